@@ -1,0 +1,3 @@
+from llmgw._wire.call import Call
+
+def call_to_line(call: Call, now_s: float = -1.0) -> bytes: ...

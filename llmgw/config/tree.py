@@ -1,0 +1,210 @@
+"""The configuration as the program reads it: one frozen tree, made by the loader alone.
+
+    Config
+    ├── server      Server     listeners, processes, sizes, ServerTimeouts, Admin
+    ├── providers   {name: Provider}    Timeouts, Tls
+    ├── models      {name or glob: Model}    Targets, Price
+    ├── tenants     {name: Tenant}    Keys
+    ├── routes      {glob: provider name}
+    └── log         Log
+
+Times are seconds (float), sizes bytes (int), prices pico-USD per token (int). The tree can be
+pickled: the supervisor hands it to the workers. It holds no gateway key in clear, and its repr
+holds no credential at all. An alias is the word of the file where the program's word differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from llmgw.config import fields as f
+
+# The alias of `name`: under it an entry of a mapping is told its own name. No key of a file can
+# spell it, because the reader refuses empty keys.
+OWN_NAME = ""
+
+
+class Node(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_alias=True, validate_by_name=True, hide_input_in_errors=True
+    )
+
+
+def name_entries(table: Any) -> Any:
+    """{name: entry} -> the same, each entry told its name."""
+    if not isinstance(table, dict):
+        return table
+    return {
+        name: {**entry, OWN_NAME: name} if isinstance(entry, dict) else entry for name, entry in table.items()
+    }
+
+
+def digest_of(clear: str) -> str:
+    return hashlib.sha256(clear.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Key(Node):
+    """A gateway key as its digest. `key` in a file is the clear text, and ends here."""
+
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: schema.update(
+            properties={
+                **schema["properties"],
+                "key": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "the key itself; kept as its SHA-256 only",
+                },
+            },
+            required=["name"],
+            oneOf=[{"required": ["key"]}, {"required": ["key_sha256"]}],
+        )
+    )
+
+    name: f.Label = Field(description="stands in the log instead of the key")
+    sha256: f.Digest = Field(
+        alias="key_sha256", description="SHA-256 of the key as 64 hex digits; or `key`, the key in clear"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clear_to_digest(cls, data: Any) -> Any:
+        """Whether `key` itself is sound, and alone, is judged by `checks`, on the file's own text."""
+        if not isinstance(data, dict) or "key" not in data:
+            return data
+        rest = {word: value for word, value in data.items() if word != "key"}
+        return rest | {"key_sha256": digest_of(str(data["key"]))}
+
+
+class Admin(Node):
+    host: f.Host = Field(
+        default="127.0.0.1", description="address of the admin listener; beyond loopback it needs a key"
+    )
+    port: f.Port = Field(default=9090, description="port of the admin listener; 0 = any free one")
+    keys: tuple[Key, ...] = Field(default=(), description="keys that open the admin listener")
+
+
+class ServerTimeouts(Node):
+    header: f.Duration = Field(default=10.0, description="for a request's head to arrive whole")
+    body: f.Duration = Field(default=60.0, description="for a request's body to arrive whole")
+    send: f.Duration = Field(default=60.0, description="for a slow client to take what is queued for it")
+    keep_alive: f.Duration = Field(default=75.0, description="a silent connection between two requests")
+
+
+class Server(Node):
+    host: f.Host = Field(default="127.0.0.1", description="address that clients connect to")
+    port: f.Port = Field(default=8080, description="port that clients connect to; 0 = any free one")
+    workers: f.Workers = Field(
+        default_factory=lambda: f.worker_count("auto"), description="processes; auto = one per core"
+    )
+    admin: Admin = Field(default=Admin(), description="metrics, dashboard and /admin")
+    max_body: f.BodySize = Field(default=32 << 20, description="largest request body")
+    max_head: f.HeadSize = Field(default=32 << 10, description="largest request line and headers together")
+    drain: f.DurationOrZero = Field(default=30.0, description="how long open requests may finish at a stop")
+    state_dir: f.FilePath = Field(default="", description="private directory of the shared segment")
+    timeouts: ServerTimeouts = Field(default=ServerTimeouts(), description="against slow clients")
+
+
+class Timeouts(Node):
+    connect: f.Duration = Field(default=5.0, description="TCP and TLS to the provider")
+    first_token: f.Duration = Field(default=30.0, description="from the request to the answer's first byte")
+    idle: f.Duration = Field(default=60.0, description="silence within an answer")
+    total: f.Duration = Field(default=300.0, description="the whole request, all attempts")
+
+
+class Tls(Node):
+    ca_file: f.FilePath | None = Field(
+        default=None, description="PEM file of the authorities to trust instead of the system's"
+    )
+    verify: f.Boolean = Field(default=True, description="false accepts any certificate: for tests only")
+
+
+class Provider(Node):
+    name: SkipJsonSchema[f.Label] = Field(alias="")
+    dialect: f.Dialect = Field(description="the shape it speaks: openai, azure or mock")
+    base_url: f.Url | None = Field(
+        default=None,
+        description="https://api.openai.com/v1 is openai's default; azure: https://NAME.openai.azure.com",
+    )
+    api_keys: tuple[f.Credential, ...] = Field(
+        default=(), repr=False, description="several are balanced over"
+    )
+    api_version: f.ApiVersion | None = Field(
+        default=None, description="azure only: the api-version sent with each call"
+    )
+    timeouts: Timeouts = Field(default=Timeouts(), description="deadlines of one call")
+    proxy: f.Proxy | None = Field(
+        default=None,
+        repr=False,
+        description="egress proxy, or none; default from HTTPS_PROXY, HTTP_PROXY, NO_PROXY",
+    )
+    tls: Tls = Field(default=Tls(), description="trust in the provider's certificate")
+    connection_age: f.Duration = Field(
+        default=55.0, description="keep-alive of an idle connection; below the provider's"
+    )
+
+
+class Target(Node):
+    provider: f.Label = Field(description="a name from providers")
+    model: f.ModelName | None = Field(
+        default=None, description="the provider's name for it; default: as asked"
+    )
+    weight: f.Weight = Field(default=1, description="share among the targets of one priority")
+    priority: f.Priority = Field(default=1, description="1 is tried first")
+
+
+class Price(Node):
+    """pico-USD per token. The file gives USD per million tokens: "0.15" is 150000."""
+
+    input_pusd: f.Money = Field(alias="input", description="USD per million input tokens")
+    output_pusd: f.Money = Field(alias="output", description="USD per million output tokens")
+    cached_input_pusd: f.Money = Field(
+        alias="cached_input",
+        default_factory=lambda known: known["input_pusd"],
+        description="USD per million input tokens read from the provider's cache; default: as input",
+    )
+
+
+class Model(Node):
+    name: SkipJsonSchema[f.ModelGlob] = Field(alias="")
+    strategy: f.Strategy = Field(
+        default="weighted", description="among targets of one priority: weighted, or ordered as listed"
+    )
+    targets: tuple[Target, ...] = Field(min_length=1, max_length=64, description="who can serve it")
+    price: Price | None = Field(default=None, description="default: the price table that ships")
+
+
+class Tenant(Node):
+    name: SkipJsonSchema[f.Label] = Field(alias="")
+    models: tuple[f.ModelGlob, ...] = Field(("*",), description="names and globs its keys may ask for")
+    routes: tuple[f.RouteGlob, ...] | None = Field(
+        default=None,
+        description="paths its keys may use; default: all if models has *, else those that name a model",
+    )
+    keys: tuple[Key, ...] = Field(min_length=1, description="its gateway keys")
+
+
+class Log(Node):
+    path: f.FilePath = Field(default="-", description="file of the JSON lines; - is standard output")
+    level: f.Level = Field(default="info", description="debug, info, warning or error")
+
+
+class Config(Node):
+    server: Server = Field(default=Server(), description="listeners and processes")
+    providers: Annotated[dict[str, Provider], BeforeValidator(name_entries)] = Field(
+        min_length=1, description="who answers"
+    )
+    models: Annotated[dict[str, Model], BeforeValidator(name_entries)] = Field(
+        min_length=1, description="what clients ask for, by name or glob"
+    )
+    tenants: Annotated[dict[str, Tenant], BeforeValidator(name_entries)] = Field(
+        min_length=1, description="who may ask"
+    )
+    routes: dict[f.RouteGlob, f.Label] = Field(
+        default_factory=dict, description="provider of every other /v1 path; default: the only provider"
+    )
+    log: Log = Field(default=Log(), description="one JSON line a request")

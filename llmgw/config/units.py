@@ -1,0 +1,126 @@
+"""The words of the configuration: text in, a number with its unit out.
+
+Every function takes what the YAML reader gives (text, or None for an empty value) and raises
+`ValueError(expected)`, whose text completes the sentence "found X, expected ...". Values that
+are numbers already come from code, never from a file, and pass with a range check alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
+SIZE = re.compile(r"(\d{1,9})(B|KB|MB|GB)", re.ASCII)
+MONEY = re.compile(r"\d{1,9}(?:\.\d{1,6})?", re.ASCII)
+INTEGER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
+
+SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+BYTES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+PICO_PER_MICRO = 1_000_000  # USD per million tokens is micro-USD per token; prices are pico-USD per token
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def duration_s(value: object) -> float:
+    """`250ms 30s 5m 1h 30d` as seconds; 0 is a duration. Decimal inside, so 0.1s is the float 0.1."""
+    if isinstance(value, int | float) and is_number(value) and value >= 0:
+        return float(value)
+    match = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a duration with its unit, such as 250ms, 30s, 5m, 1h or 30d")
+    return float(Decimal(match[1]) * SECONDS[match[2]])
+
+
+def positive_duration_s(value: object) -> float:
+    seconds = duration_s(value)
+    if seconds <= 0:
+        raise ValueError("a duration longer than 0")
+    return seconds
+
+
+def size_bytes(value: object) -> int:
+    """`64KB 10MB` as bytes, in steps of 1024."""
+    if isinstance(value, int) and is_number(value) and value >= 0:
+        return value
+    match = SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a size with its unit, such as 512B, 64KB, 10MB or 1GB")
+    return int(match[1]) * BYTES[match[2]]
+
+
+def size_between(low: str, high: str) -> Callable[[object], int]:
+    """Both ends belong to the range; they are given in the words of the file."""
+    low_bytes, high_bytes = size_bytes(low), size_bytes(high)
+
+    def parse(value: object) -> int:
+        size = size_bytes(value)
+        if not low_bytes <= size <= high_bytes:
+            raise ValueError(f"a size from {low} to {high}")
+        return size
+
+    return parse
+
+
+def price_pusd(value: object) -> int:
+    """USD per million tokens as decimal text ("0.15") in pico-USD per token (150000).
+
+    Six decimals of a USD per million tokens are exactly one pico-USD per token, so nothing is
+    ever rounded here, and no price passes through a float.
+    """
+    if isinstance(value, int) and is_number(value) and value >= 0:
+        return value
+    if not isinstance(value, str) or MONEY.fullmatch(value) is None:
+        raise ValueError('USD per million tokens as decimal text with up to 6 decimals, such as "0.15"')
+    return int(Decimal(value) * PICO_PER_MICRO)
+
+
+def integer_between(low: int, high: int) -> Callable[[object], int]:
+    """Both ends belong to the range."""
+
+    def parse(value: object) -> int:
+        if isinstance(value, str) and INTEGER.fullmatch(value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"an integer from {low} to {high}")
+        return value
+
+    return parse
+
+
+def boolean(value: object) -> bool:
+    """`true` or `false` and no other spelling: YAML 1.1's `no`, `off` and `y` are traps."""
+    if isinstance(value, bool):
+        return value
+    if value not in ("true", "false"):
+        raise ValueError("true or false")
+    return value == "true"
+
+
+def one_of(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]}")
+        return value
+
+    return parse
+
+
+def text_like(pattern: str, expected: str) -> Callable[[object], str]:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or compiled.fullmatch(value) is None:
+            raise ValueError(expected)
+        return value
+
+    return parse

@@ -1,0 +1,148 @@
+"""The one error tree. An error says whose fault it is and what a client may see of it.
+
+    GatewayError
+    ├── ClientError                  the caller's fault; nothing went upstream
+    │   ├── BadRequest         400   malformed JSON, a bad field, a key twice
+    │   ├── Unauthenticated    401   no key, or one that is not ours
+    │   ├── Forbidden          403   the key may not use this model or route
+    │   ├── NotFound           404   unknown model
+    │   ├── UnknownRoute       404   unknown URL
+    │   ├── WrongMethod        405   a known URL, another method
+    │   ├── BodyTimeout        408   the body did not arrive in time
+    │   ├── BodyTooLarge       413
+    │   ├── HeadTooLarge       431
+    │   └── ClientGone         499   left before its request was whole; nobody is told
+    ├── UpstreamError                the provider's fault, after our own attempts
+    │   ├── UpstreamBroken     502   refused, reset, garbage, cut off
+    │   ├── NoUpstream         503   no target is left that could be asked
+    │   └── UpstreamTimeout    504   a deadline passed
+    └── InternalError          500   ours: a bug
+    ConfigError                      the operator's fault; never becomes HTTP
+
+It becomes HTTP in `server.failures` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """A request's end that the gateway itself decided.
+
+    `message` goes to the client as it is, so it never holds a credential, a host of ours or a
+    foreign byte that was not checked. `retry_after_s` is set where waiting helps.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    code: str | None = None
+    should_retry: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+
+class ClientError(GatewayError):
+    type = "invalid_request_error"
+
+
+class BadRequest(ClientError):
+    status = 400
+
+
+class Unauthenticated(ClientError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(ClientError):
+    status = 403
+    type = "permission_error"
+    code = "model_access_denied"
+
+
+class NotFound(ClientError):
+    status = 404
+    code = "model_not_found"
+
+
+class UnknownRoute(ClientError):
+    status = 404
+    code = "unknown_url"
+
+
+class WrongMethod(ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(ClientError):
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(ClientError):
+    status = 413
+    code = "request_too_large"
+
+
+class HeadTooLarge(ClientError):
+    status = 431
+    code = "request_too_large"
+
+
+class ClientGone(ClientError):
+    status = 499
+    code = "client_gone"
+
+
+class UpstreamError(GatewayError):
+    """What our own attempts ended in. The SDKs would multiply them by three, hence no retry."""
+
+    status = 502
+    code = "upstream_error"
+    outcome: ClassVar[str] = "broken"  # in the metric of attempts
+
+    def __init__(self, message: str, *, upstream_status: int = 0) -> None:
+        super().__init__(message)
+        self.upstream_status = upstream_status
+
+
+class UpstreamBroken(UpstreamError):
+    """`upstream_status` is what the provider answered; 0 where it did not."""
+
+
+class NoUpstream(UpstreamError):
+    status = 503
+    code = "no_available_upstream"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+    outcome = "timeout"
+
+
+class InternalError(GatewayError):
+    code = "internal_error"
+
+
+class ConfigError(Exception):
+    """A configuration that must not be served. `problems` holds one line for each mistake."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

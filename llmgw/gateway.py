@@ -1,0 +1,307 @@
+"""The gateway: what happens to a request, from top to bottom.
+
+    identify → permit → read → route → attempt … attempt → relay → settle → remember
+
+Each step is a function in its own room. An error that a client is to see leaves `serve` as a
+GatewayError and becomes HTTP at the edge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from time import monotonic
+from urllib.parse import unquote
+
+import orjson
+
+from llmgw._core.line import call_to_line
+from llmgw._wire.call import Call
+from llmgw._wire.deadline import Wheel
+from llmgw._wire.outlet import Outlet
+from llmgw._wire.skim import Skim, SkimError, skim
+from llmgw.access import Keyring, Principal
+from llmgw.config import Config, cost_usd_micro, price_of
+from llmgw.dialects import OTHER, Usage, estimated_usage
+from llmgw.errors import (
+    BadRequest,
+    ClientGone,
+    Forbidden,
+    GatewayError,
+    NoUpstream,
+    Unauthenticated,
+    UpstreamBroken,
+    UpstreamError,
+)
+from llmgw.metrics import Metrics
+from llmgw.routing import Catalog, Plan, no_such_model
+from llmgw.upstream import Reply, Upstream
+from llmgw.upstream.heads import plain_head, reply_head
+from llmgw.upstream.reply import KEY_REFUSALS
+
+TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+# Paths and, under globs, names of models come from clients: what is remembered of them has a bound.
+PERMITTED_MAX = 4096
+# What the label `model` shows for a request that was refused before its model was known.
+NO_MODEL = ""
+
+
+class Gateway:
+    """Serves one configuration. A reload makes a new one; what is under way ends on the old."""
+
+    def __init__(
+        self, config: Config, wheel: Wheel, metrics: Metrics, write_log: Callable[[bytes], None]
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.write_log = write_log
+        self.keyring = Keyring(config)
+        self.catalog = Catalog(config)
+        self.permitted: dict[tuple[Principal, str, str], Plan] = {}
+        self.upstreams = {name: Upstream(provider, wheel) for name, provider in config.providers.items()}
+
+    async def serve(self, call: Call, out: Outlet) -> None:
+        """Raises GatewayError before the answer began or, where `out.is_begun`, after it broke off."""
+        self.metrics.started()
+        plan = facts = reply = None
+        try:
+            principal = self.identified(call)
+            facts = read(call)
+            plan = self.permit(principal, call)
+            reply = await self.first_good(call, facts, plan)
+            await self.relay(call, facts, plan, reply, out)
+        except GatewayError as error:
+            call.status = error.status if not out.is_begun else call.status
+            call.client_gone = isinstance(error, ClientGone)
+            call.error_code = error.code or error.type
+            raise
+        except asyncio.CancelledError:
+            call.client_gone = True
+            raise
+        except Exception:
+            call.status, call.error_code = 500, "internal_error"
+            raise
+        finally:
+            if plan is not None and call.usage_source is None:
+                self.settle(call, plan, unfinished_usage(call, facts, reply))
+            self.remember(call, plan)
+
+    async def serve_models(self, call: Call, out: Outlet) -> None:
+        """`GET /v1/models` and `/v1/models/{id}`: the names that this key may ask for."""
+        self.metrics.started()
+        try:
+            principal = self.identified(call)
+            self.keyring.permit_route(principal, call.endpoint)
+            wanted = unquote(call.endpoint.removeprefix("/v1/models").removeprefix("/"))
+            if wanted:
+                if wanted not in principal.models:
+                    raise no_such_model(wanted)
+                self.catalog.find(wanted)
+                body = orjson.dumps(model_entry(wanted))
+            else:
+                body = models_body(self.keyring.visible_models(principal, self.catalog.names))
+            call.status = 200
+            out.answer(call.status, plain_head(call, b"application/json"), body)
+        except GatewayError as error:
+            call.status, call.error_code = error.status, error.code
+            raise
+        finally:
+            self.remember(call, None)
+
+    def refuse(self, call: Call, error: GatewayError) -> None:
+        """Of a request that could not even be read."""
+        self.metrics.started()
+        call.status, call.error_code = error.status, error.code or error.type
+        self.remember(call, None)
+
+    def identify(self, call: Call) -> None:
+        """Sets the principal, or the fault. The lanes call it early where a body is still to come."""
+        if call.principal is not None or call.fault is not None:
+            return
+        try:
+            principal = call.principal = self.keyring.identify(call.credential)
+        except GatewayError as error:
+            call.fault = error
+        else:
+            call.tenant_id = principal.tenant
+            call.key_name = principal.key_name
+        call.credential = None
+
+    def identified(self, call: Call) -> Principal:
+        """Who asks. Raises what the lane or the key check found."""
+        self.identify(call)
+        call.trace_id = trace_of(call.traceparent)
+        if call.fault is not None or call.principal is None:
+            raise call.fault or Unauthenticated("No key.")
+        return call.principal
+
+    def permit(self, principal: Principal, call: Call) -> Plan:
+        """The key may use the route and the model, and there is such a model. A yes is remembered."""
+        question = (principal, call.endpoint, call.model_requested)
+        return self.permitted.get(question) or self.judge(*question)
+
+    def judge(self, principal: Principal, endpoint: str, model: str) -> Plan:
+        self.keyring.permit_route(principal, endpoint)
+        if model:
+            self.keyring.permit_model(principal, model)
+        elif not principal.may_pass_on:
+            raise Forbidden(f"This API key does not have access to {endpoint[:100]} without a model.")
+        plan = self.catalog.find(model) if model else self.catalog.find_route(endpoint)
+        if len(self.permitted) >= PERMITTED_MAX:
+            self.permitted.clear()
+        self.permitted[(principal, endpoint, model)] = plan
+        return plan
+
+    async def first_good(self, call: Call, facts: Skim | None, plan: Plan) -> Reply:
+        """Asks one target after the other until one answers. Raises the last one's UpstreamError."""
+        failure: UpstreamError | None = None
+        deadline_s = 0.0
+        for target in plan.order():
+            upstream = self.upstreams[target.provider]
+            if not upstream.dialect.speaks(call.route):
+                continue
+            if not deadline_s:
+                deadline_s = call.started_s + upstream.timeouts.total
+            model = target.model or call.model_requested
+            call.fallback_used = failure is not None
+            for credential in upstream.keys_in_turn():
+                try:
+                    return await self.attempt(call, facts, upstream, model, credential, deadline_s)
+                except UpstreamError as error:
+                    failure = error
+                if call.is_upload_begun or monotonic() >= deadline_s:
+                    raise failure
+                if failure.upstream_status not in KEY_REFUSALS:
+                    break
+        raise failure or NoUpstream("No provider is configured that can serve this request.")
+
+    async def attempt(
+        self,
+        call: Call,
+        facts: Skim | None,
+        upstream: Upstream,
+        model: str,
+        credential: bytes,
+        deadline_s: float,
+    ) -> Reply:
+        """One request to one provider, up to the beginning of its answer."""
+        call.attempts += 1
+        call.provider_used = upstream.name
+        call.model_used = model
+        started_s = monotonic()
+        outcome = "cancelled"
+        try:
+            connection = await upstream.ask(call, facts, model, credential, deadline_s)
+            try:
+                reply = Reply(connection, upstream, call, model)
+            except UpstreamError:
+                upstream.release(connection)
+                raise
+            outcome = "ok" if connection.status < 400 else "client_error"
+        except UpstreamError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self.metrics.attempt(upstream.name, outcome)
+            call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic() - started_s) * 1e3
+        call.ttft_ms = (connection.answered_s - call.started_s) * 1e3
+        return reply
+
+    async def relay(self, call: Call, facts: Skim | None, plan: Plan, reply: Reply, out: Outlet) -> None:
+        """From here on the client gets this provider's answer or a part of it, and nobody else's."""
+        connection = reply.connection
+        call.status = connection.status
+        try:
+            if reply.body is not None:
+                self.settle(call, plan, reply.usage(facts, call))
+                out.answer(call.status, reply_head(call, reply.upstream, connection), reply.body)
+                return
+            started_s = monotonic()
+            scanner = connection.events
+            call.is_events = scanner is not None
+            length = connection.content_length if scanner is None else -1
+            out.begin(call.status, reply_head(call, reply.upstream, connection), length)
+            out.write(connection.take_held())
+            try:
+                await connection.relay(out)
+            finally:
+                call.upstream_ms += (monotonic() - started_s) * 1e3
+            if scanner is not None and call.route is not OTHER and not scanner.is_terminal:
+                raise UpstreamBroken("The provider's stream ended before its end was marked.")
+            out.end()
+            self.settle(call, plan, reply.usage(facts, call))
+        finally:
+            reply.upstream.release(connection)
+
+    def settle(self, call: Call, plan: Plan, usage: Usage | None) -> None:
+        """What the request cost, once, whatever ended it."""
+        if usage is None:
+            return
+        call.input_tokens = usage.input_tokens
+        call.output_tokens = usage.output_tokens
+        call.cached_tokens = usage.cached_tokens
+        call.usage_source = "estimated" if usage.is_estimated else "reported"
+        price = price_of(plan.model, call.model_used)
+        if price is not None:
+            call.cost_usd_micro = cost_usd_micro(
+                price, usage.input_tokens, usage.cached_tokens, usage.output_tokens
+            )
+
+    def remember(self, call: Call, plan: Plan | None) -> None:
+        """Metrics and the log line, for every request, however it ended."""
+        now_s = monotonic()
+        overhead_s = now_s - call.started_s - max(call.upstream_ms, 0.0) * 1e-3
+        self.metrics.finished(call, plan.label if plan is not None else NO_MODEL, overhead_s, now_s)
+        self.write_log(call_to_line(call, now_s))
+
+    def retire(self) -> None:
+        """Another configuration is in force: what is under way ends here, and leaves no connection."""
+        for upstream in self.upstreams.values():
+            upstream.pool.retire()
+
+    async def close(self) -> None:
+        for upstream in self.upstreams.values():
+            await upstream.close()
+
+
+def read(call: Call) -> Skim | None:
+    """The facts of the request's body; sets what was asked for. Raises BadRequest."""
+    if call.route is OTHER and not call.body:
+        return None
+    try:
+        facts = skim(call.body)
+    except SkimError as error:
+        raise BadRequest(error.message, param=error.param) from None
+    if facts.model is None and call.route is not OTHER:
+        raise BadRequest("You must provide a model parameter.", param="model")
+    call.model_requested = facts.model or ""
+    call.stream = facts.stream
+    call.user = facts.user
+    return facts
+
+
+def trace_of(traceparent: bytes | None) -> str | None:
+    """The trace id of a W3C traceparent; None where there is none that is valid."""
+    found = TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
+    return found[1].decode() if found is not None else None
+
+
+def models_body(names: list[str]) -> bytes:
+    """OpenAI's list."""
+    return orjson.dumps({"object": "list", "data": [model_entry(name) for name in names]})
+
+
+def model_entry(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llmgw"}
+
+
+def unfinished_usage(call: Call, facts: Skim | None, reply: Reply | None) -> Usage | None:
+    """Of a request that ended early: what was relayed counts; what was sent and not answered, its prompt."""
+    if reply is not None:
+        return reply.usage(facts, call)
+    if call.may_be_billed and call.route.costs_tokens:
+        return estimated_usage(facts.prompt_bytes if facts else 0, 0)
+    return None

@@ -1,0 +1,234 @@
+"""The metrics: what a worker counts with, and the page that Prometheus reads.
+
+`Metrics(segment, slot)` is the worker's counter (compiled: `_core.meter`), `render(segment)` the
+text of all workers together, whichever of them is asked. A family is one line in FAMILIES.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from prometheus_client import Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from llmgw import __version__
+from llmgw._core import meter
+from llmgw._core.meter import Meter as Metrics
+from llmgw._core.segment import Segment
+from llmgw._core.series import OVERFLOW, labels_of, merged
+
+__all__ = ["CONTENT_TYPE", "FAMILIES", "Metrics", "render"]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Row = tuple[tuple[str, ...], list[int]]  # label values, stored integers
+
+
+class Family(NamedTuple):
+    """How a family of the segment is shown. A stored integer is `value / per_unit` in the shown unit."""
+
+    number: int
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    per_unit: int = 1
+    bounds: tuple[int, ...] = ()  # of a histogram, in stored integers
+    split: tuple[str, ...] = ()  # where a record has several counters: the last label's value for each
+
+
+FAMILIES: Final = (
+    Family(
+        meter.REQUESTS,
+        "llm_requests_total",
+        "Requests that have ended, refused and broken ones included. Status is what the client got.",
+        ("tenant", "model", "provider", "status"),
+    ),
+    Family(
+        meter.DURATION,
+        "llm_request_duration_seconds",
+        "From the request read whole to its answer's last byte.",
+        ("model", "provider"),
+        per_unit=1_000_000,
+        bounds=meter.DURATION_BOUNDS_US,
+    ),
+    Family(
+        meter.FIRST_TOKEN,
+        "llm_time_to_first_token_seconds",
+        "From the request read whole to its answer's first byte; streams only.",
+        ("model", "provider"),
+        per_unit=1_000_000,
+        bounds=meter.DURATION_BOUNDS_US,
+    ),
+    Family(
+        meter.OVERHEAD,
+        "llm_gateway_overhead_seconds",
+        "The gateway's own part of a request: its duration without the waiting for a provider.",
+        per_unit=1_000_000_000,
+        bounds=meter.OVERHEAD_BOUNDS_NS,
+    ),
+    Family(
+        meter.TOKENS,
+        "llm_tokens_used_total",
+        "Tokens, reported or estimated. Cached ones are input tokens too.",
+        ("tenant", "model", "direction"),
+        split=("input", "output", "cached"),
+    ),
+    Family(
+        meter.COST,
+        "llm_cost_usd_total",
+        "Cost of the requests whose price is known.",
+        ("tenant", "model"),
+        per_unit=1_000_000,
+    ),
+    Family(
+        meter.ATTEMPTS,
+        "llm_upstream_attempts_total",
+        "Calls to a provider, by what became of them.",
+        ("provider", "outcome"),
+    ),
+    Family(
+        meter.PRICE_UNKNOWN,
+        "llm_price_unknown_total",
+        "Requests that used tokens of a model without a price: llm_cost_usd_total lacks them.",
+        ("model",),
+    ),
+    Family(
+        meter.LINES_DROPPED,
+        "llm_log_lines_dropped_total",
+        "Request log lines given up because the log's sink was full, slow or gone.",
+    ),
+)
+
+
+def render(segment: Segment) -> bytes:
+    """The metrics of all workers, merged, in Prometheus' text format (CONTENT_TYPE).
+
+    Takes some milliseconds for each thousand series: to be called off the event loop.
+    """
+    return generate_latest(_SegmentCollector(segment))
+
+
+class _SegmentCollector(Collector):
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+
+    def collect(self) -> Iterator[Metric]:
+        rows = _rows_by_family(self._segment)
+        for family in FAMILIES:
+            show = _histogram if family.bounds else _counter
+            yield show(family, rows.get(family.number, []))
+        yield from _gateway_metrics(self._segment)
+        yield from _process_metrics(self._segment)
+
+
+def _rows_by_family(segment: Segment) -> dict[int, list[Row]]:
+    """The merged series in order; overflow series only where something has gone into them."""
+    rows: dict[int, list[Row]] = {}
+    for (number, key), values in sorted(merged(segment).items()):
+        labels = labels_of(key)
+        if any(values) or OVERFLOW not in labels:
+            rows.setdefault(number, []).append((labels, values))
+    return rows
+
+
+def _counter(family: Family, rows: Sequence[Row]) -> Metric:
+    metric = CounterMetricFamily(family.name, family.help, labels=family.labels)
+    for labels, values in rows:
+        if family.split:
+            for label, value in zip(family.split, values, strict=True):
+                metric.add_metric((*labels, label), value / family.per_unit)
+        else:
+            metric.add_metric(labels, values[0] / family.per_unit)
+    return metric
+
+
+def _histogram(family: Family, rows: Sequence[Row]) -> Metric:
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    names = [str(bound / family.per_unit) for bound in family.bounds] + ["+Inf"]
+    for labels, values in rows:
+        count, buckets = 0, []
+        for name, value in zip(names, values[:-1], strict=True):
+            count += value
+            buckets.append((name, float(count)))
+        metric.add_metric(labels, buckets, values[-1] / family.per_unit)
+    return metric
+
+
+def _gateway_metrics(segment: Segment) -> Iterator[Metric]:
+    """What is no counter of requests: gauges of now, and what the supervisor counted."""
+    slots = range(segment.slots)
+    yield GaugeMetricFamily(
+        "llm_inflight_requests", "Requests being served.", sum(segment.inflight(slot) for slot in slots)
+    )
+    yield GaugeMetricFamily(
+        "llm_event_loop_lag_seconds",
+        "The worst delay of any worker's event loop in the last 15 to 30 s.",
+        max(segment.lag_s(slot) for slot in slots),
+    )
+    yield CounterMetricFamily(
+        "llm_worker_restarts_total",
+        "Worker processes replaced after they died or were ended for being stuck.",
+        sum(segment.restarts(slot) for slot in slots),
+    )
+    reloads = CounterMetricFamily(
+        "llm_config_reloads_total", "Reloads of the configuration (SIGHUP).", labels=["result"]
+    )
+    for result, count in zip(("applied", "refused"), segment.reloads(), strict=True):
+        reloads.add_metric([result], count)
+    yield reloads
+    build = GaugeMetricFamily("llm_build_info", "The version that runs.", labels=["version"])
+    build.add_metric([__version__], 1)
+    yield build
+
+
+class _Process(NamedTuple):
+    cpu_s: float
+    resident_bytes: int
+    fds: int
+    start_s: float  # Unix time
+
+
+def _process_metrics(segment: Segment) -> Iterator[Metric]:
+    """The usual process metrics, with a label for the process, since any worker may be asked."""
+    labels = ["process"]
+    cpu = CounterMetricFamily("process_cpu_seconds_total", "User and system CPU time.", labels=labels)
+    resident = GaugeMetricFamily("process_resident_memory_bytes", "Resident memory.", labels=labels)
+    fds = GaugeMetricFamily("process_open_fds", "Open file descriptors.", labels=labels)
+    start = GaugeMetricFamily("process_start_time_seconds", "Unix time of its start.", labels=labels)
+    pids = {"supervisor": segment.supervisor_pid()}
+    pids |= {f"worker-{slot}": segment.pid(slot) for slot in range(segment.slots)}
+    for name, pid in pids.items():
+        process = _read_process(pid) if pid else None
+        if process is not None:
+            cpu.add_metric([name], process.cpu_s)
+            resident.add_metric([name], process.resident_bytes)
+            fds.add_metric([name], process.fds)
+            start.add_metric([name], process.start_s)
+    return iter((cpu, resident, fds, start))
+
+
+def _read_process(pid: int) -> _Process | None:
+    """From /proc (man 5 proc_pid_stat); None where there is none, or the process has just gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # After the name, which may itself hold spaces and parentheses; field 3 comes first.
+            fields = file.read().rpartition(b")")[2].split()
+        fds = len(os.listdir(f"/proc/{pid}/fd"))
+        boot_s = _boot_time_s()
+    except OSError:
+        return None
+    tick = os.sysconf("SC_CLK_TCK")
+    return _Process(
+        cpu_s=(int(fields[11]) + int(fields[12])) / tick,
+        resident_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
+        fds=fds,
+        start_s=boot_s + int(fields[19]) / tick,
+    )
+
+
+def _boot_time_s() -> float:
+    with open("/proc/stat", "rb") as file:
+        return next((float(line.split()[1]) for line in file if line.startswith(b"btime ")), 0.0)

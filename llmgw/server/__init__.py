@@ -1,0 +1,1 @@
+"""The edge: where connections come in, and where errors become HTTP."""

@@ -1,0 +1,102 @@
+"""The facts of a request's head, as aiohttp read it; refuses what aiohttp lets pass and we do not."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from multidict import CIMultiDictProxy
+
+from llmgw._wire.call import Call
+from llmgw.dialects import INFERENCE, OTHER
+from llmgw.errors import BadRequest, HeadTooLarge, UnknownRoute, WrongMethod
+
+SHOWN_MAX = 100
+PATH_MAX = 2048
+CODINGS = ("identity", "gzip", "deflate")
+VERSIONS = (HttpVersion10, HttpVersion11)
+# Headers that decide something: twice means that two readers may decide differently.
+ONCE = (
+    "Host",
+    "Authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "Content-Type",
+    "Content-Encoding",
+    "Idempotency-Key",
+)
+# RFC 3986 path characters without ";". A path must mean the same to every reader, so nothing that needs
+# no encoding may come encoded (letters, digits, "-._~"), nor may "/", "\\" and NUL, nor dot segments.
+PATH = re.compile(r"/|(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})+)+/?")
+HIDDEN = re.compile(r"%(?:2[dDeEfF]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eE]|00)|/\.{1,2}(?:/|$)")
+QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%\[\]-]*")
+PRINTABLE = re.compile(r"[\x20-\x7e]*")
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+
+
+def fill(call: Call, request: web.BaseRequest, max_head: int) -> None:
+    """The facts of the head. Raises GatewayError for what aiohttp lets pass and we do not."""
+    if request.version not in VERSIONS:
+        raise BadRequest("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    headers = request.headers
+    for name in ONCE:
+        if len(headers.getall(name, ())) > 1:
+            raise BadRequest(f"The header {name} came twice.")
+    size = len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+    if size > max_head:
+        raise HeadTooLarge("The request's headers are too large.")
+    if headers.get("Content-Encoding", "identity").lower() not in CODINGS:
+        raise BadRequest("This content coding is not served here.")
+    if headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise BadRequest("No transfer coding but chunked is served here.")
+    if "Host" not in headers and request.version == HttpVersion11:
+        raise BadRequest("The request has no Host.")
+    if headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise BadRequest("This expectation cannot be met.")
+    if headers.get("Upgrade", "").lower() == "websocket":
+        raise BadRequest("Upgrades are not served here.")
+    path, mark, query = request.raw_path.partition("?")
+    if len(path) > PATH_MAX or not PATH.fullmatch(path) or HIDDEN.search(path) or not QUERY.fullmatch(query):
+        raise BadRequest("The request's URL is not valid.")
+    call.method = request.method
+    call.endpoint = path
+    call.query = mark + query
+    call.credential = credential_of(headers)
+    call.content_type = printable(headers, "Content-Type")
+    call.accept = printable(headers, "Accept")
+    call.idempotency_key = printable(headers, "Idempotency-Key") or None
+    call.traceparent = printable(headers, "traceparent") or None
+    call.beta = printable(headers, "OpenAI-Beta") or None
+    if call.endpoint.startswith("/health/"):
+        return
+    if not path.startswith("/v1/") or is_respelled(path):
+        raise UnknownRoute(f"Unknown request URL: {request.method} {path[:SHOWN_MAX]}.")
+    if request.method not in METHODS:
+        raise WrongMethod(f"Not allowed to {request.method} on {path[:SHOWN_MAX]}.")
+    if request.method == "POST":
+        call.route = INFERENCE.get(path, OTHER)
+
+
+def is_respelled(path: str) -> bool:
+    """Almost a route that we read ourselves. A lenient provider would serve it, unread and unpaid."""
+    return path.endswith("/") or (path not in INFERENCE and path.lower() in INFERENCE)
+
+
+def credential_of(headers: CIMultiDictProxy[str]) -> bytes | None:
+    """The fast lane's order: a bearer token, then the headers that name a key."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip(" ").encode("utf-8", "surrogateescape")
+    for name in ("x-api-key", "api-key", "x-goog-api-key"):
+        if name in headers:
+            return headers[name].encode("utf-8", "surrogateescape")
+    return None
+
+
+def printable(headers: CIMultiDictProxy[str], name: str) -> bytes:
+    """A header that may go on to a provider. Raises BadRequest where it holds anything odd."""
+    value = headers.get(name, "")
+    if not PRINTABLE.fullmatch(value):
+        raise BadRequest(f"The header {name} is not printable ASCII.")
+    return value.encode("ascii")

@@ -1,0 +1,63 @@
+"""The header lines of our answers: what is the same on every one, and what tells how it came about."""
+
+from __future__ import annotations
+
+import re
+
+from llmgw._wire.call import Call
+from llmgw._wire.lines import reply_lines
+from llmgw._wire.upstream import Connection
+from llmgw.upstream.provider import HEADS_MAX, Upstream
+
+# Of a provider's answer only these go on to the client, and only as printable ASCII.
+PASSED_ON = frozenset(
+    {
+        b"content-encoding",
+        b"content-disposition",
+        b"content-language",
+        b"openai-processing-ms",
+        b"openai-version",
+    }
+)
+PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+
+
+def plain_head(call: Call, content_type: bytes) -> bytes:
+    return b"content-type: %b\r\nserver: llmgw\r\nx-request-id: %b\r\n" % (
+        content_type,
+        call.request_id.encode(),
+    )
+
+
+def reply_head(call: Call, upstream: Upstream, connection: Connection) -> bytes:
+    """For an answer that a provider gave. Its cost stands there where it is known by now."""
+    known = (connection.content_type, call.model_used)
+    origin = upstream.reply_heads.get(known) or new_origin(upstream, *known)
+    cost_usd_micro = call.cost_usd_micro if call.usage_source is not None else -1
+    head = reply_lines(origin, call.request_id, call.attempts, int(call.queue_ms), cost_usd_micro)
+    for name, value in connection.headers:
+        if name in PASSED_ON:
+            head += b"%b: %b\r\n" % (name, safe(value))
+    return head
+
+
+def new_origin(upstream: Upstream, content_type: bytes, model: str) -> bytes:
+    """The lines that are the same for all answers of one kind from one model of a provider."""
+    if len(upstream.reply_heads) >= HEADS_MAX:
+        upstream.reply_heads.clear()
+    lines = [
+        b"content-type: " + (safe(content_type) or b"application/octet-stream"),
+        b"server: llmgw",
+        b"x-llmgw-provider: " + upstream.name.encode(),
+        b"x-llmgw-model: " + safe(model.encode("ascii", "replace")),
+        b"x-llmgw-cache: bypass",
+    ]
+    if content_type.startswith(b"text/event-stream"):
+        lines.append(b"cache-control: no-cache")
+    head = upstream.reply_heads[(content_type, model)] = b"\r\n".join([*lines, b""])
+    return head
+
+
+def safe(value: bytes) -> bytes:
+    """Nothing that could end a header line, or be read in two ways."""
+    return value if PRINTABLE.fullmatch(value) else b""

@@ -1,0 +1,239 @@
+"""One worker process: a loop, its listeners, and a gateway that a reload replaces."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any
+
+import uvloop
+
+from llmgw._wire.call import Call
+from llmgw._wire.deadline import TICK_SECONDS, Wheel
+from llmgw._wire.lane import Edge
+from llmgw._wire.outlet import Outlet
+from llmgw.config import Config
+from llmgw.dialects import INFERENCE
+from llmgw.errors import ConfigError
+from llmgw.gateway import Gateway
+from llmgw.log import RequestLog
+from llmgw.metrics import Metrics
+from llmgw.mock import server as mock
+from llmgw.server.admin import Admin
+from llmgw.server.failures import fail
+from llmgw.server.general import General
+from llmgw.supervisor import WorkerSlot
+
+logger = logging.getLogger("llmgw")
+
+# How long connections that rest may still bring a request after the drain began; each gets its answer
+# and is closed by it. Longer than a client needs to use a connection that it just took from its pool.
+GRACE_S = 1.0
+POLL_S = 0.02
+BACKLOG = 4096
+# malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+KEPT_BYTES = 32 << 20  # the largest that glibc takes
+
+
+def main(slot: WorkerSlot, config: Config) -> int:
+    """The supervisor's `worker_main`."""
+    keep_freed_memory()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Worker(slot, config).run())
+    return 0
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what was freed for the next request, up to KEPT_BYTES.
+
+    By default it gives every large block back to the kernel at once, and the page faults of taking it
+    anew cost a quarter of a request with a 400 KB prompt.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+            mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+class Worker:
+    def __init__(self, slot: WorkerSlot, config: Config) -> None:
+        self.slot = slot
+        self.config = config
+        self.wheel = Wheel()
+        self.metrics = Metrics(slot.segment, slot.index)
+        self.log = self.new_log(config)
+        self.mock_socket: socket.socket | None = None
+        self.mock_task: asyncio.Task[mock.Mock] | None = None
+        self.draining = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.offer_mock(self.config)
+        self.gateway = self.new_gateway(self.config)
+        self.edge = self.new_edge()
+        self.general = General(self.gateway, self.edge.next_id, self.config.server)
+        self.admin = Admin(self.config, self.slot.segment, lambda: not self.draining.is_set())
+        self.slot.link.attach(loop, prepare=self.prepare, drain=self.draining.set, reopen=self.reopen_log)
+        self.bound_unread()
+        listener = await loop.create_server(self.edge, sock=self.slot.data_socket.dup(), backlog=BACKLOG)
+        await self.admin.start(self.slot.admin_socket.dup())
+        freeze_garbage()
+        self.tick()
+        self.slot.link.ready()
+        await self.draining.wait()
+        await self.drain(listener)
+        await self.close()
+
+    def tick(self) -> None:
+        """The worker's pulse: deadlines, and the sign of life that the supervisor looks for."""
+        self.timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.tick)
+        self.slot.link.beat()
+        self.wheel.turn()
+
+    # -- a configuration
+
+    def new_gateway(self, config: Config) -> Gateway:
+        return Gateway(self.with_mock(config), self.wheel, self.metrics, self.write_log)
+
+    def new_edge(self) -> Edge:
+        edge = Edge(
+            self.serve,
+            fail,
+            self.identify,
+            self.general_protocol,
+            INFERENCE,
+            self.wheel,
+        )
+        edge.configure(self.config.server)
+        return edge
+
+    # What the lanes hold on to for life asks for the gateway of now.
+
+    def serve(self, call: Call, out: Outlet) -> Coroutine[Any, Any, None]:
+        return self.gateway.serve(call, out)
+
+    def identify(self, call: Call) -> None:
+        self.gateway.identify(call)
+
+    def general_protocol(self) -> asyncio.Protocol:
+        return self.general.factory()
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """A reload's first half: everything that can fail. What it returns cannot, and swaps."""
+        self.offer_mock(config)
+        try:
+            gateway = self.new_gateway(config)
+            check_writable(config.log.path)
+        except OSError as error:
+            raise ConfigError([f"{error.filename}: {error.strerror}"]) from None
+
+        def commit() -> None:
+            self.gateway.retire()
+            if config.log.path != self.config.log.path:
+                self.log.close()
+                self.log = self.new_log(config)
+            self.config, self.gateway = config, gateway
+            logging.getLogger().setLevel(config.log.level.upper())
+            self.bound_unread()
+            self.edge.configure(config.server)
+            self.general.configure(gateway, config.server)
+            self.admin.config = config
+
+        return commit
+
+    def new_log(self, config: Config) -> RequestLog:
+        return RequestLog(config.log.path, self.metrics.dropped_lines)
+
+    def bound_unread(self) -> None:
+        """The kernel gives a connection up whose peer takes nothing for `timeouts.send`: also one that we
+        closed, whose last bytes only it still holds. Accepted sockets inherit this."""
+        if sys.platform == "linux":
+            limit_ms = int(self.config.server.timeouts.send * 1000)
+            self.slot.data_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+
+    def reopen_log(self) -> None:
+        self.log.reopen()
+
+    def write_log(self, line: bytes) -> None:
+        self.log.write(line)
+
+    def offer_mock(self, config: Config) -> None:
+        """The mock provider without an address is served here, on a port of chance."""
+        if self.mock_socket is not None or all(provider.base_url for provider in config.providers.values()):
+            return
+        self.mock_socket = socket.create_server(("127.0.0.1", 0))
+        self.mock_task = asyncio.get_running_loop().create_task(mock.start(sock=self.mock_socket))
+
+    def with_mock(self, config: Config) -> Config:
+        if self.mock_socket is None:
+            return config
+        url = f"http://127.0.0.1:{self.mock_socket.getsockname()[1]}/v1"
+        providers = {
+            name: provider if provider.base_url else provider.model_copy(update={"base_url": url})
+            for name, provider in config.providers.items()
+        }
+        return config.model_copy(update={"providers": providers})
+
+    # -- the end
+
+    async def drain(self, listener: asyncio.Server) -> None:
+        """No connection that reached us is refused, no request that was sent is lost."""
+        self.edge.is_draining = self.general.is_draining = True
+        listener.close()
+        await self.accept_queued()
+        began_s = monotonic()
+        while self.has_connections() and monotonic() < began_s + self.config.server.drain:
+            if monotonic() > began_s + GRACE_S:
+                self.edge.close_resting()
+                self.general.close_resting()
+            await asyncio.sleep(POLL_S)
+
+    async def accept_queued(self) -> None:
+        """What the kernel accepted for us before the listener closed."""
+        loop = asyncio.get_running_loop()
+        self.slot.data_socket.setblocking(False)
+        while True:
+            try:
+                client, _ = self.slot.data_socket.accept()
+            except BlockingIOError:
+                break
+            except OSError:  # this client left meanwhile
+                continue
+            await loop.connect_accepted_socket(self.edge, client)
+        self.slot.data_socket.close()
+
+    def has_connections(self) -> bool:
+        return bool(self.edge.lanes) or self.general.has_connections()
+
+    async def close(self) -> None:
+        self.timer.cancel()
+        self.edge.close_all()
+        await self.general.close()
+        await self.admin.close()
+        await self.gateway.close()
+        self.slot.link.detach()
+        if self.mock_task is not None:
+            await (await self.mock_task).close()
+        self.log.close()
+
+
+def check_writable(path: str) -> None:
+    """Raises OSError where the request log could not be written."""
+    if path != "-":
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+
+
+def freeze_garbage() -> None:
+    """What was made while starting stays for life: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,59 @@
+"""File pairs: a configuration above the line, below it what must come of it.
+
+Below stands either an excerpt of the tree (`path/to/value = JSON`, "|" for a slash in a name) or,
+for a file that must be refused, every problem, without the file's name: `LINE: path: found ...`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmgw import config
+from llmgw.errors import ConfigError
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.case"))
+SOURCE = "/etc/llmgw/gateway.yaml"
+
+
+def parts(case: Path) -> tuple[str, str, dict[str, str]]:
+    above, _, below = case.read_text(encoding="utf-8").partition("\n=====\n")
+    environ = dict(re.findall(r"^# env: (\w+)=(.*)$", above, re.MULTILINE))
+    return above, below.strip(), environ
+
+
+def value_at(tree: Any, path: str) -> Any:
+    for word in path.split("/"):
+        step = word.replace("|", "/")
+        if isinstance(tree, dict):
+            tree = tree[step]
+        else:
+            tree = tree[int(step)] if isinstance(tree, tuple) else getattr(tree, step)
+    return list(tree) if isinstance(tree, tuple) else tree
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name.startswith("good")], ids=lambda c: c.stem
+)
+def test_a_good_file_becomes_this_tree(case: Path) -> None:
+    text, below, environ = parts(case)
+    tree = config.load(text, source=SOURCE, environ=environ)
+    wanted = dict(line.split(" = ", 1) for line in below.splitlines())
+    assert {path: value_at(tree, path) for path in wanted} == {p: json.loads(v) for p, v in wanted.items()}
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name.startswith("bad")], ids=lambda c: c.stem
+)
+def test_a_bad_file_has_every_mistake_reported_at_once(case: Path) -> None:
+    text, below, environ = parts(case)
+    with pytest.raises(ConfigError) as refusal:
+        config.load(text, source=SOURCE, environ=environ)
+    assert [line.removeprefix(f"{SOURCE}:") for line in refusal.value.problems] == below.splitlines()
+
+
+def test_every_case_is_one_of_the_two_kinds() -> None:
+    assert len(CASES) > 30
+    assert all(case.name.startswith(("good-", "bad-")) for case in CASES)
