@@ -19,6 +19,7 @@ $(VENV)/.built: $(SOURCES)
 
 $(VENV)/.tested: $(VENV)/.built pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[test]"
+	@tests/need_redis.sh $(VENV)
 	@touch $@
 
 test: $(VENV)/.tested

@@ -225,7 +225,7 @@ http {{
 
 
 def _gateway_config(room: Path, behind: Upstreams, port: int, admin_port: int) -> str:
-    """Everything a production user has on: key check, allow-list, routing, price, metrics, log line."""
+    """What a production user has on: keys, allow-list, three limits and a budget, prices, metrics, log, ledger."""
     price = '{input: "0.15", output: "0.60", cached_input: "0.075"}'
     models = "\n".join(f"  {route}: {{targets: [{{provider: {route}}}], price: {price}}}" for route in ROUTES)
     providers = "\n".join(
@@ -248,6 +248,8 @@ models:
 tenants:
   bench:
     models: ["plain", "t*", "stream", "large"]
+    limits: {{rpm: 100000000, tpm: 1000000000000, concurrent: 10000}}
+    budgets: [{{amount: "100000000", period: 30d}}]
     keys:
       - {{name: ladder, key: {KEY}}}
 log: {{path: {room}/requests.log, level: info}}

@@ -1,4 +1,4 @@
-"""The command line: `llmgw serve | check | mock | bench`."""
+"""The command line: `llmgw serve | check | usage | simulate | mock | bench`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Only the command that is asked for imports its world: `check` must not wait for an event loop's."""
     parser = argparse.ArgumentParser(prog="llmgw", description="An LLM API gateway.")
     parser.add_argument("--version", action="version", version=f"llmgw {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve|check|mock|bench")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="serve|check|usage|simulate|mock|bench"
+    )
     for name, (add_arguments, help_line) in COMMANDS.items():
         subparser = commands.add_parser(name, help=help_line)
         if command in {None, name}:
@@ -56,9 +58,21 @@ def serve(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     from llmgw.config import check as judge
 
-    problems = judge(args.file, os.environ)
-    print(*(problems or [f"{args.file}: good"]), sep="\n")
+    problems, notices = judge(args.file, os.environ)
+    print(*notices, *(problems or [f"{args.file}: good"]), sep="\n")
     return 1 if problems else 0
+
+
+def add_usage(parser: argparse.ArgumentParser) -> None:
+    from llmgw.ledger import cli as usage
+
+    usage.add_arguments(parser)
+
+
+def add_simulate(parser: argparse.ArgumentParser) -> None:
+    from llmgw.simulate import cli as simulate
+
+    simulate.add_arguments(parser)
 
 
 def add_mock(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +92,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "serve": (add_serve, "run the gateway"),
     "check": (add_check, "judge a configuration without starting"),
+    "usage": (add_usage, "show what was used and what it cost"),
+    "simulate": (add_simulate, "try a configuration on traffic that was, or that may come"),
     "mock": (add_mock, "run the mock provider"),
     "bench": (add_bench, "run the load generator"),
 }

@@ -5,6 +5,7 @@
     │   ├── BadRequest         400   malformed JSON, a bad field, a key twice
     │   ├── Unauthenticated    401   no key, or one that is not ours
     │   ├── Forbidden          403   the key may not use this model or route
+    │   │   └── PriceUnknown         its price is not known, and a budget applies
     │   ├── NotFound           404   unknown model
     │   ├── UnknownRoute       404   unknown URL
     │   ├── WrongMethod        405   a known URL, another method
@@ -12,10 +13,16 @@
     │   ├── BodyTooLarge       413
     │   ├── HeadTooLarge       431
     │   └── ClientGone         499   left before its request was whole; nobody is told
+    ├── LimitError             429   more than may be; nothing went upstream
+    │   ├── RateLimited              requests, tokens or slots
+    │   ├── QuotaExceeded            money
+    │   ├── QueueTimeout             it was ready to wait, but not for so long
+    │   └── QueueFull                it was ready to wait, but as many wait as may
     ├── UpstreamError                the provider's fault, after our own attempts
     │   ├── UpstreamBroken     502   refused, reset, garbage, cut off
     │   ├── NoUpstream         503   no target is left that could be asked
     │   └── UpstreamTimeout    504   a deadline passed
+    ├── Overloaded             503   more in flight than this worker can hold
     └── InternalError          500   ours: a bug
     ConfigError                      the operator's fault; never becomes HTTP
 
@@ -35,9 +42,9 @@ class GatewayError(Exception):
     """
 
     status: ClassVar[int] = 500
-    type: ClassVar[str] = "api_error"
+    type: str = "api_error"
     code: str | None = None
-    should_retry: ClassVar[bool] = False
+    should_retry: bool = False
 
     def __init__(
         self,
@@ -72,6 +79,10 @@ class Forbidden(ClientError):
     status = 403
     type = "permission_error"
     code = "model_access_denied"
+
+
+class PriceUnknown(Forbidden):
+    code = "price_unknown"
 
 
 class NotFound(ClientError):
@@ -109,6 +120,42 @@ class ClientGone(ClientError):
     code = "client_gone"
 
 
+class LimitError(GatewayError):
+    """`retry_after_s` is the honest wait, however long: a client that finds it too long gives up."""
+
+    status = 429
+
+
+class RateLimited(LimitError):
+    """`kind` is what was limited: `requests` or `tokens`. Retrying is of no use to what never fits."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, kind: str, should_retry: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.type = kind
+        self.should_retry = should_retry
+
+
+class QuotaExceeded(LimitError):
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class QueueTimeout(LimitError):
+    type = "requests"
+    code = "queue_timeout"
+    should_retry = True
+
+
+class QueueFull(LimitError):
+    type = "requests"
+    code = "queue_full"
+    should_retry = True
+
+
 class UpstreamError(GatewayError):
     """What our own attempts ended in. The SDKs would multiply them by three, hence no retry."""
 
@@ -134,6 +181,12 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     outcome = "timeout"
+
+
+class Overloaded(GatewayError):
+    status = 503
+    code = "overloaded"
+    should_retry = True
 
 
 class InternalError(GatewayError):

@@ -1,6 +1,6 @@
 """The gateway: what happens to a request, from top to bottom.
 
-    identify → permit → read → route → attempt … attempt → relay → settle → remember
+    identify → read → permit → admit (wait?) → attempt … attempt → relay → settle → remember
 
 Each step is a function in its own room. An error that a client is to see leaves `serve` as a
 GatewayError and becomes HTTP at the edge.
@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from itertools import count
 from time import monotonic
 from urllib.parse import unquote
 
 import orjson
 
+from llmgw._core.ask import Ask, Way
 from llmgw._core.line import call_to_line
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.outlet import Outlet
 from llmgw._wire.skim import Skim, SkimError, skim
 from llmgw.access import Keyring, Principal
-from llmgw.config import Config, cost_usd_micro, price_of
+from llmgw.admission import Admission, Permit, Resources
+from llmgw.config import Config
 from llmgw.dialects import OTHER, Usage, estimated_usage
 from llmgw.errors import (
     BadRequest,
@@ -34,8 +37,9 @@ from llmgw.errors import (
     UpstreamBroken,
     UpstreamError,
 )
+from llmgw.failpoints import failpoint
 from llmgw.metrics import Metrics
-from llmgw.routing import Catalog, Plan, no_such_model
+from llmgw.routing import Catalog, no_such_model
 from llmgw.upstream import Reply, Upstream
 from llmgw.upstream.heads import plain_head, reply_head
 from llmgw.upstream.reply import KEY_REFUSALS
@@ -53,26 +57,39 @@ class Gateway:
     """Serves one configuration. A reload makes a new one; what is under way ends on the old."""
 
     def __init__(
-        self, config: Config, wheel: Wheel, metrics: Metrics, write_log: Callable[[bytes], None]
+        self,
+        config: Config,
+        wheel: Wheel,
+        metrics: Metrics,
+        write_log: Callable[[bytes], None],
+        resources: Resources,
     ) -> None:
         self.config = config
         self.metrics = metrics
         self.write_log = write_log
         self.keyring = Keyring(config)
         self.catalog = Catalog(config)
-        self.permitted: dict[tuple[Principal, str, str], Plan] = {}
+        self.permitted: dict[tuple[Principal, str, str], Permit] = {}
         self.upstreams = {name: Upstream(provider, wheel) for name, provider in config.providers.items()}
+        self.admission = Admission(config, resources, self.upstreams, metrics)
+        self.books = resources.books
 
     async def serve(self, call: Call, out: Outlet) -> None:
         """Raises GatewayError before the answer began or, where `out.is_begun`, after it broke off."""
         self.metrics.started()
-        plan = facts = reply = None
+        permit = facts = ask = reply = None
         try:
             principal = self.identified(call)
             facts = read(call)
-            plan = self.permit(principal, call)
-            reply = await self.first_good(call, facts, plan)
-            await self.relay(call, facts, plan, reply, out)
+            permit = self.permit(principal, call)
+            ask = self.admission.ask(call, facts, permit)
+            if permit.is_exact:
+                await self.admission.count(call, ask)
+            refusal = self.admission.admit_nowait(call, ask)
+            if refusal is not None:
+                await self.admission.contend(call, permit, ask, refusal)
+            reply = await self.first_good(call, facts, ask)
+            await self.relay(call, facts, ask, reply, out)
         except GatewayError as error:
             call.status = error.status if not out.is_begun else call.status
             call.client_gone = isinstance(error, ClientGone)
@@ -85,9 +102,9 @@ class Gateway:
             call.status, call.error_code = 500, "internal_error"
             raise
         finally:
-            if plan is not None and call.usage_source is None:
-                self.settle(call, plan, unfinished_usage(call, facts, reply))
-            self.remember(call, plan)
+            if call.hold is not None and call.hold.is_open:
+                self.books.settle(call, ask, facts, unfinished_usage(call, facts, reply))
+            self.remember(call, permit)
 
     async def serve_models(self, call: Call, out: Outlet) -> None:
         """`GET /v1/models` and `/v1/models/{id}`: the names that this key may ask for."""
@@ -138,12 +155,14 @@ class Gateway:
             raise call.fault or Unauthenticated("No key.")
         return call.principal
 
-    def permit(self, principal: Principal, call: Call) -> Plan:
+    def permit(self, principal: Principal, call: Call) -> Permit:
         """The key may use the route and the model, and there is such a model. A yes is remembered."""
-        question = (principal, call.endpoint, call.model_requested)
-        return self.permitted.get(question) or self.judge(*question)
+        return self.permitted.get((principal, call.endpoint, call.model_requested)) or self.judge(
+            principal, call
+        )
 
-    def judge(self, principal: Principal, endpoint: str, model: str) -> Plan:
+    def judge(self, principal: Principal, call: Call) -> Permit:
+        endpoint, model = call.endpoint, call.model_requested
         self.keyring.permit_route(principal, endpoint)
         if model:
             self.keyring.permit_model(principal, model)
@@ -152,24 +171,25 @@ class Gateway:
         plan = self.catalog.find(model) if model else self.catalog.find_route(endpoint)
         if len(self.permitted) >= PERMITTED_MAX:
             self.permitted.clear()
-        self.permitted[(principal, endpoint, model)] = plan
-        return plan
+        permit = self.permitted[(principal, endpoint, model)] = self.admission.permit(principal, plan, call)
+        return permit
 
-    async def first_good(self, call: Call, facts: Skim | None, plan: Plan) -> Reply:
+    async def first_good(self, call: Call, facts: Skim | None, ask: Ask) -> Reply:
         """Asks one target after the other until one answers. Raises the last one's UpstreamError."""
         failure: UpstreamError | None = None
-        deadline_s = 0.0
-        for target in plan.order():
-            upstream = self.upstreams[target.provider]
-            if not upstream.dialect.speaks(call.route):
+        deadline_s = call.started_s + call.queue_ms * 1e-3 + ask.admitted.upstream.timeouts.total
+        for index in count(ask.way):
+            way = ask.maybe_way(index)
+            if way is None:
+                break
+            if failure is not None and not self.admission.go_on(call, ask, way, index):
                 continue
-            if not deadline_s:
-                deadline_s = call.started_s + upstream.timeouts.total
-            model = target.model or call.model_requested
             call.fallback_used = failure is not None
-            for credential in upstream.keys_in_turn():
+            for credential in way.upstream.keys_in_turn():
+                if failure is not None:
+                    self.books.passed_over(call, ask, unanswered_usage(call, facts))
                 try:
-                    return await self.attempt(call, facts, upstream, model, credential, deadline_s)
+                    return await self.attempt(call, facts, way, ask, credential, deadline_s)
                 except UpstreamError as error:
                     failure = error
                 if call.is_upload_begun or monotonic() >= deadline_s:
@@ -179,44 +199,43 @@ class Gateway:
         raise failure or NoUpstream("No provider is configured that can serve this request.")
 
     async def attempt(
-        self,
-        call: Call,
-        facts: Skim | None,
-        upstream: Upstream,
-        model: str,
-        credential: bytes,
-        deadline_s: float,
+        self, call: Call, facts: Skim | None, way: Way, ask: Ask, credential: bytes, deadline_s: float
     ) -> Reply:
         """One request to one provider, up to the beginning of its answer."""
+        upstream = way.upstream
         call.attempts += 1
         call.provider_used = upstream.name
-        call.model_used = model
+        call.model_used = way.model
+        call.may_be_billed = False
+        call.outcome = "cancelled"
         started_s = monotonic()
-        outcome = "cancelled"
+        self.books.sent(call, way, ask)
         try:
-            connection = await upstream.ask(call, facts, model, credential, deadline_s)
+            connection = await upstream.ask(call, facts, way.model, credential, deadline_s)
             try:
-                reply = Reply(connection, upstream, call, model)
+                reply = Reply(connection, upstream, call, way.model)
             except UpstreamError:
                 upstream.release(connection)
                 raise
-            outcome = "ok" if connection.status < 400 else "client_error"
+            call.outcome = "ok" if connection.status < 400 else "client_error"
         except UpstreamError as error:
-            outcome = error.outcome
+            call.outcome = error.outcome
             raise
         finally:
-            self.metrics.attempt(upstream.name, outcome)
+            self.metrics.attempt(upstream.name, call.outcome)
             call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic() - started_s) * 1e3
         call.ttft_ms = (connection.answered_s - call.started_s) * 1e3
+        if failpoint:
+            failpoint("first-byte")
         return reply
 
-    async def relay(self, call: Call, facts: Skim | None, plan: Plan, reply: Reply, out: Outlet) -> None:
+    async def relay(self, call: Call, facts: Skim | None, ask: Ask, reply: Reply, out: Outlet) -> None:
         """From here on the client gets this provider's answer or a part of it, and nobody else's."""
         connection = reply.connection
         call.status = connection.status
         try:
             if reply.body is not None:
-                self.settle(call, plan, reply.usage(facts, call))
+                self.books.settle(call, ask, facts, reply.usage(facts, call))
                 out.answer(call.status, reply_head(call, reply.upstream, connection), reply.body)
                 return
             started_s = monotonic()
@@ -225,36 +244,32 @@ class Gateway:
             length = connection.content_length if scanner is None else -1
             out.begin(call.status, reply_head(call, reply.upstream, connection), length)
             out.write(connection.take_held())
+            connection.tell_progress(call.hold.progress)
             try:
                 await connection.relay(out)
             finally:
+                connection.tell_progress(0)
                 call.upstream_ms += (monotonic() - started_s) * 1e3
+            if failpoint:
+                failpoint("last-byte")
             if scanner is not None and call.route is not OTHER and not scanner.is_terminal:
                 raise UpstreamBroken("The provider's stream ended before its end was marked.")
             out.end()
-            self.settle(call, plan, reply.usage(facts, call))
+            self.books.settle(call, ask, facts, reply.usage(facts, call))
+        except UpstreamError as error:
+            call.outcome = error.outcome
+            raise
+        except asyncio.CancelledError:
+            call.outcome = "cancelled"
+            raise
         finally:
             reply.upstream.release(connection)
 
-    def settle(self, call: Call, plan: Plan, usage: Usage | None) -> None:
-        """What the request cost, once, whatever ended it."""
-        if usage is None:
-            return
-        call.input_tokens = usage.input_tokens
-        call.output_tokens = usage.output_tokens
-        call.cached_tokens = usage.cached_tokens
-        call.usage_source = "estimated" if usage.is_estimated else "reported"
-        price = price_of(plan.model, call.model_used)
-        if price is not None:
-            call.cost_usd_micro = cost_usd_micro(
-                price, usage.input_tokens, usage.cached_tokens, usage.output_tokens
-            )
-
-    def remember(self, call: Call, plan: Plan | None) -> None:
+    def remember(self, call: Call, permit: Permit | None) -> None:
         """Metrics and the log line, for every request, however it ended."""
         now_s = monotonic()
-        overhead_s = now_s - call.started_s - max(call.upstream_ms, 0.0) * 1e-3
-        self.metrics.finished(call, plan.label if plan is not None else NO_MODEL, overhead_s, now_s)
+        overhead_s = now_s - call.started_s - (max(call.upstream_ms, 0.0) + call.queue_ms) * 1e-3
+        self.metrics.finished(call, permit.plan.label if permit is not None else NO_MODEL, overhead_s, now_s)
         self.write_log(call_to_line(call, now_s))
 
     def retire(self) -> None:
@@ -263,6 +278,7 @@ class Gateway:
             upstream.pool.retire()
 
     async def close(self) -> None:
+        self.admission.close()
         for upstream in self.upstreams.values():
             await upstream.close()
 
@@ -300,8 +316,11 @@ def model_entry(name: str) -> dict[str, object]:
 
 def unfinished_usage(call: Call, facts: Skim | None, reply: Reply | None) -> Usage | None:
     """Of a request that ended early: what was relayed counts; what was sent and not answered, its prompt."""
-    if reply is not None:
-        return reply.usage(facts, call)
+    return reply.usage(facts, call) if reply is not None else unanswered_usage(call, facts)
+
+
+def unanswered_usage(call: Call, facts: Skim | None) -> Usage | None:
+    """Of an attempt without an answer: what was sent may be billed, and counts as its prompt."""
     if call.may_be_billed and call.route.costs_tokens:
         return estimated_usage(facts.prompt_bytes if facts else 0, 0)
     return None

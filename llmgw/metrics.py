@@ -1,13 +1,14 @@
 """The metrics: what a worker counts with, and the page that Prometheus reads.
 
 `Metrics(segment, slot)` is the worker's counter (compiled: `_core.meter`), `render(segment)` the
-text of all workers together, whichever of them is asked. A family is one line in FAMILIES.
+text of all workers together, whichever of them is asked. A family is one line in FAMILIES. What
+is no count but a state of now (what is left of budgets and limits) is read while the page is made.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from prometheus_client import Metric, generate_latest
@@ -25,6 +26,8 @@ __all__ = ["CONTENT_TYPE", "FAMILIES", "Metrics", "render"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Row = tuple[tuple[str, ...], list[int]]  # label values, stored integers
+Budgets = Callable[[], Iterable[tuple[str, str, int]]]  # tenant, budget, what is left of it in micro-USD
+Limits = Callable[[], Iterable[tuple[str, str, float]]]  # tenant, limit, used / limit
 
 
 class Family(NamedTuple):
@@ -100,20 +103,76 @@ FAMILIES: Final = (
         "llm_log_lines_dropped_total",
         "Request log lines given up because the log's sink was full, slow or gone.",
     ),
+    Family(
+        meter.REFUSED,
+        "llm_rate_limit_exceeded_total",
+        "Requests that a limit or a budget refused, by the one that would have taken longest to wait for.",
+        ("tenant", "limit"),
+    ),
+    Family(
+        meter.SHADOW_REFUSED,
+        "llm_rate_limit_shadow_exceeded_total",
+        "Requests that went on although a limit or a budget in shadow mode was exceeded.",
+        ("tenant", "limit"),
+    ),
+    Family(
+        meter.QUEUE_WAIT,
+        "llm_queue_wait_seconds",
+        "Waiting of the requests that had to wait, also of those that were refused in the end.",
+        per_unit=1_000_000,
+        bounds=meter.WAIT_BOUNDS_US,
+    ),
+    Family(
+        meter.LEDGER_LOST,
+        "llm_ledger_lines_lost_total",
+        "Ledger lines that could not be written: sums of the ledger lack them.",
+    ),
+    Family(
+        meter.LEDGER_FAILURES,
+        "llm_ledger_failures_total",
+        "Calls to the ledger's disk that failed.",
+    ),
+    Family(
+        meter.REDIS_COMMANDS,
+        "llm_redis_commands_total",
+        "Commands sent to Redis, by what became of them.",
+        ("result",),
+    ),
+    Family(
+        meter.REDIS_DEGRADED,
+        "llm_redis_degraded_seconds_total",
+        "Time in which workers held to the machine's share because Redis was away, summed over them.",
+        per_unit=1_000_000,
+    ),
+    Family(
+        meter.LEASE_STRANDED,
+        "llm_lease_stranded_total",
+        "What this machine leased from the fleet's limits and gave back unused.",
+        ("unit",),
+    ),
+    Family(
+        meter.ALERTS,
+        "llm_alerts_sent_total",
+        "Budget alerts, by what became of them.",
+        ("result",),
+    ),
 )
 
 
-def render(segment: Segment) -> bytes:
+def render(segment: Segment, budgets: Budgets | None = None, limits: Limits | None = None) -> bytes:
     """The metrics of all workers, merged, in Prometheus' text format (CONTENT_TYPE).
 
-    Takes some milliseconds for each thousand series: to be called off the event loop.
+    `budgets` and `limits` are asked here and now; without them their families are absent. Takes some
+    milliseconds for each thousand series: to be called off the event loop, as those two then are.
     """
-    return generate_latest(_SegmentCollector(segment))
+    return generate_latest(_SegmentCollector(segment, budgets, limits))
 
 
 class _SegmentCollector(Collector):
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, budgets: Budgets | None, limits: Limits | None) -> None:
         self._segment = segment
+        self._budgets = budgets
+        self._limits = limits
 
     def collect(self) -> Iterator[Metric]:
         rows = _rows_by_family(self._segment)
@@ -121,6 +180,11 @@ class _SegmentCollector(Collector):
             show = _histogram if family.bounds else _counter
             yield show(family, rows.get(family.number, []))
         yield from _gateway_metrics(self._segment)
+        yield from _limit_metrics(self._segment)
+        if self._budgets is not None:
+            yield _remaining(self._budgets())
+        if self._limits is not None:
+            yield _used_ratio(self._limits())
         yield from _process_metrics(self._segment)
 
 
@@ -182,6 +246,54 @@ def _gateway_metrics(segment: Segment) -> Iterator[Metric]:
     build = GaugeMetricFamily("llm_build_info", "The version that runs.", labels=["version"])
     build.add_metric([__version__], 1)
     yield build
+
+
+def _limit_metrics(segment: Segment) -> Iterator[Metric]:
+    """What queues and Redis are like now, and what the supervisor settled."""
+    slots = range(segment.slots)
+    depth = GaugeMetricFamily("llm_queue_depth", "Requests that wait for a limit.", labels=["priority"])
+    waiting = [segment.waiting(slot) for slot in slots]
+    for priority, counts in zip(("interactive", "batch"), zip(*waiting, strict=True), strict=True):
+        depth.add_metric([priority], sum(counts))
+    yield depth
+    yield CounterMetricFamily(
+        "llm_reservations_recovered_total",
+        "Reservations of worker processes that died, settled by the supervisor.",
+        segment.recovered(),
+    )
+    answers = [is_up for slot in slots if (is_up := segment.is_redis_up(slot)) is not None]
+    if answers:
+        yield GaugeMetricFamily("llm_redis_up", "1 while Redis answers every worker.", all(answers))
+
+
+def _remaining(budgets: Iterable[tuple[str, str, int]]) -> Metric:
+    """Where several budgets have the same labels (of a tenant's keys, say), the one with the least left."""
+    least: dict[tuple[str, str], int] = {}
+    for tenant, budget, left_usd_micro in budgets:
+        least[tenant, budget] = min(left_usd_micro, least.get((tenant, budget), left_usd_micro))
+    metric = GaugeMetricFamily(
+        "llm_budget_remaining_usd",
+        "What is left of a budget in its window or period now.",
+        labels=["tenant", "budget"],
+    )
+    for labels, left_usd_micro in sorted(least.items()):
+        metric.add_metric(labels, left_usd_micro / 1_000_000)
+    return metric
+
+
+def _used_ratio(limits: Iterable[tuple[str, str, float]]) -> Metric:
+    """Where several limits have the same labels, the one that is used most."""
+    most: dict[tuple[str, str], float] = {}
+    for tenant, limit, ratio in limits:
+        most[tenant, limit] = max(ratio, most.get((tenant, limit), ratio))
+    metric = GaugeMetricFamily(
+        "llm_limit_used_ratio",
+        "Used and reserved part of a limit, 1 where it is reached.",
+        labels=["tenant", "limit"],
+    )
+    for labels, ratio in sorted(most.items()):
+        metric.add_metric(labels, ratio)
+    return metric
 
 
 class _Process(NamedTuple):

@@ -15,21 +15,33 @@ from typing import Any
 
 import uvloop
 
+from llmgw._core.ask import Books
+from llmgw._core.estimate import Estimator
+from llmgw._core.limiter import Limiter
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import TICK_SECONDS, Wheel
 from llmgw._wire.lane import Edge
 from llmgw._wire.outlet import Outlet
+from llmgw.admission import Resources, tag_of
 from llmgw.config import Config
 from llmgw.dialects import INFERENCE
 from llmgw.errors import ConfigError
+from llmgw.failpoints import failpoint
 from llmgw.gateway import Gateway
+from llmgw.ledger import LedgerFile
+from llmgw.limits.queue import Queue
 from llmgw.log import RequestLog
 from llmgw.metrics import Metrics
 from llmgw.mock import server as mock
 from llmgw.server.admin import Admin
 from llmgw.server.failures import fail
 from llmgw.server.general import General
+from llmgw.store.adapter import Counters, Store
+from llmgw.store.leases import Leases
+from llmgw.store.url import make_client, parse
 from llmgw.supervisor import WorkerSlot
+from llmgw.upkeep import Upkeep
+from llmgw.waiting import WaitingRoom
 
 logger = logging.getLogger("llmgw")
 
@@ -74,15 +86,23 @@ class Worker:
         self.log = self.new_log(config)
         self.mock_socket: socket.socket | None = None
         self.mock_task: asyncio.Task[mock.Mock] | None = None
+        self.store: Store | None = None
         self.draining = asyncio.Event()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         self.offer_mock(self.config)
+        self.resources = self.new_resources(self.config)
         self.gateway = self.new_gateway(self.config)
+        self.upkeep = Upkeep(self.gateway.admission, self.resources.limiter, self.metrics, self.store)
         self.edge = self.new_edge()
         self.general = General(self.gateway, self.edge.next_id, self.config.server)
-        self.admin = Admin(self.config, self.slot.segment, lambda: not self.draining.is_set())
+        self.admin = Admin(
+            self.config,
+            self.slot.segment,
+            lambda: not self.draining.is_set(),
+            self.upkeep.budgets_left,
+        )
         self.slot.link.attach(loop, prepare=self.prepare, drain=self.draining.set, reopen=self.reopen_log)
         self.bound_unread()
         listener = await loop.create_server(self.edge, sock=self.slot.data_socket.dup(), backlog=BACKLOG)
@@ -103,7 +123,39 @@ class Worker:
     # -- a configuration
 
     def new_gateway(self, config: Config) -> Gateway:
-        return Gateway(self.with_mock(config), self.wheel, self.metrics, self.write_log)
+        return Gateway(self.with_mock(config), self.wheel, self.metrics, self.write_log, self.resources)
+
+    def new_resources(self, config: Config) -> Resources:
+        """What is one worker's for life, whatever its configuration."""
+        slot, segment = self.slot, self.slot.segment
+        limiter = Limiter(segment, slot.index)
+        queue = Queue(config.queue.max_waiting)
+        waiting = WaitingRoom(queue, limiter, self.metrics, slot.wake_fds)
+        ledger = LedgerFile(
+            config.ledger.path,
+            slot.index,
+            max_file_bytes=config.ledger.max_file_bytes,
+            sync_s=config.ledger.sync_s,
+            on_error=self.metrics.ledger_lost,
+        )
+        leases = None
+        if config.redis is not None:
+            redis = config.redis
+            client = make_client(parse(redis.url), redis.deadline_s)
+            self.store = Store(client, redis.prefix, redis.deadline_s, Counters())
+            leases = Leases(
+                limiter,
+                self.store,
+                slot.machine_id,
+                slot.index,
+                tag_of,
+                grace_s=redis.grace_s,
+                is_keeper=slot.index == 0,
+            )
+            leases.on_news = waiting.on_release
+            leases.start()
+        books = Books(limiter, ledger.append, failpoint)
+        return Resources(limiter, Estimator(segment), waiting, ledger, books, leases)
 
     def new_edge(self) -> Edge:
         edge = Edge(
@@ -143,6 +195,8 @@ class Worker:
                 self.log.close()
                 self.log = self.new_log(config)
             self.config, self.gateway = config, gateway
+            self.resources.waiting.queue.max_waiting = config.queue.max_waiting
+            self.upkeep.configure(gateway.admission)
             logging.getLogger().setLevel(config.log.level.upper())
             self.bound_unread()
             self.edge.configure(config.server)
@@ -220,7 +274,9 @@ class Worker:
         self.edge.close_all()
         await self.general.close()
         await self.admin.close()
+        await self.upkeep.close()
         await self.gateway.close()
+        await self.resources.close()
         self.slot.link.detach()
         if self.mock_task is not None:
             await (await self.mock_task).close()

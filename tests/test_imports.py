@@ -10,11 +10,13 @@ ROOT = Path(__file__).parent.parent / "llmgw"
 # docs/design.md, "Rooms": each layer may import what stands before it.
 LAYERS = (
     ("errors", "_core", "_wire"),
-    ("config", "access", "dialects", "routing"),
-    ("upstream", "metrics", "log", "oplog"),
+    ("config", "access", "dialects", "routing", "limits"),
+    ("upstream", "metrics", "log", "oplog", "webhook", "store", "ledger"),
+    ("waiting", "failpoints"),
+    ("admission",),
     ("gateway",),
     ("server",),
-    ("worker", "supervisor", "mock", "bench", "serve", "cli"),
+    ("worker", "upkeep", "supervisor", "mock", "bench", "serve", "cli", "simulate"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

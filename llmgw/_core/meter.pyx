@@ -30,6 +30,15 @@ COST = 6                # tenant, model; micro-USD
 ATTEMPTS = 7            # provider, outcome
 PRICE_UNKNOWN = 8       # model
 LINES_DROPPED = 9       # no label
+REFUSED = 10            # tenant, limit
+SHADOW_REFUSED = 11     # tenant, limit
+QUEUE_WAIT = 12         # no label; a histogram in us
+LEDGER_LOST = 13        # no label
+LEDGER_FAILURES = 14    # no label
+REDIS_COMMANDS = 15     # result
+REDIS_DEGRADED = 16     # no label; us
+LEASE_STRANDED = 17     # unit
+ALERTS = 18             # result
 
 # Upper bounds of the buckets, included. 100 us to 300 s: a cached answer to a long generation.
 DURATION_BOUNDS_US = (
@@ -40,6 +49,11 @@ DURATION_BOUNDS_US = (
 OVERHEAD_BOUNDS_NS = (
     10_000, 20_000, 30_000, 40_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 1_000_000_000,
+)
+# 1 ms to 600 s: the first opening of a window of a second, to the longest that a caller may wait.
+WAIT_BOUNDS_US = (
+    1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000, 60_000_000, 120_000_000, 300_000_000, 600_000_000,
 )
 
 # Family -> (labels in its key, values in its record). A histogram has a value for each bound, one
@@ -54,21 +68,35 @@ SHAPES = {
     ATTEMPTS: (2, 1),
     PRICE_UNKNOWN: (1, 1),
     LINES_DROPPED: (0, 1),
+    REFUSED: (2, 1),
+    SHADOW_REFUSED: (2, 1),
+    QUEUE_WAIT: (0, len(WAIT_BOUNDS_US) + 2),
+    LEDGER_LOST: (0, 1),
+    LEDGER_FAILURES: (0, 1),
+    REDIS_COMMANDS: (1, 1),
+    REDIS_DEGRADED: (0, 1),
+    LEASE_STRANDED: (1, 1),
+    ALERTS: (1, 1),
 }
 
 cdef enum:
     DURATIONS = 20
     OVERHEADS = 19
+    WAITS = 17
     KEPT_BUNDLES = 65_536           # then the table is built anew: a bound, not a size that is ever met
 
 cdef uint64_t DURATION_US[DURATIONS]
 cdef uint64_t OVERHEAD_NS[OVERHEADS]
+cdef uint64_t WAIT_US[WAITS]
 
 for _index, _bound in enumerate(DURATION_BOUNDS_US):
     DURATION_US[<int>_index] = _bound
 for _index, _bound in enumerate(OVERHEAD_BOUNDS_NS):
     OVERHEAD_NS[<int>_index] = _bound
+for _index, _bound in enumerate(WAIT_BOUNDS_US):
+    WAIT_US[<int>_index] = _bound
 assert len(DURATION_BOUNDS_US) == DURATIONS and len(OVERHEAD_BOUNDS_NS) == OVERHEADS
+assert len(WAIT_BOUNDS_US) == WAITS
 
 
 cdef inline void observe(uint64_t* values, const uint64_t* bounds, int count, uint64_t value) noexcept nogil:
@@ -114,20 +142,28 @@ cdef class Meter:
     cdef Series _series
     cdef uint64_t* _overhead
     cdef uint64_t* _lines_dropped
+    cdef uint64_t* _queue_wait
+    cdef uint64_t* _ledger_lost
+    cdef uint64_t* _ledger_failures
     cdef dict _bundles                  # (tenant, model, provider, status) -> Bundle
     cdef dict _attempts                 # (provider, outcome) -> Cell
+    cdef dict _refusals                 # (tenant, limit) -> Cell
 
     def __init__(self, Segment segment, int slot):
         self.segment = segment
         self._worker = segment.worker(slot)
         self._worker.inflight = 0
+        self._worker.waiting_interactive = self._worker.waiting_batch = self._worker.redis_state = 0
         self._series = Series(segment, slot)
         for family, (labels, values) in SHAPES.items():
             if labels:
                 self._series.ensure_overflow(family, labels, values)
         self._overhead = self._find(OVERHEAD, b"")
         self._lines_dropped = self._find(LINES_DROPPED, b"")
-        self._bundles, self._attempts = {}, {}
+        self._queue_wait = self._find(QUEUE_WAIT, b"")
+        self._ledger_lost = self._find(LEDGER_LOST, b"")
+        self._ledger_failures = self._find(LEDGER_FAILURES, b"")
+        self._bundles, self._attempts, self._refusals = {}, {}, {}
 
     def started(self):
         self._worker.inflight += 1
@@ -151,12 +187,51 @@ cdef class Meter:
 
     def attempt(self, str provider not None, str outcome not None):
         """Counts one call to a provider. `outcome` is one of a few fixed words."""
-        cdef Cell cell = <Cell>self._attempts.get((provider, outcome))
-        if cell is None:
-            cell = Cell()
-            cell.value = self._find(ATTEMPTS, key_of(provider, outcome))
-            self._attempts[provider, outcome] = cell
-        cell.value[0] += 1
+        self._kept(self._attempts, ATTEMPTS, (provider, outcome))[0] += 1
+
+    def refused(self, str tenant not None, str limit_label not None):
+        """Counts one request that a limit refused. `limit_label` is like "tenant:tpm" or "provider:openai:rpm"."""
+        self._kept(self._refusals, REFUSED, (tenant, limit_label))[0] += 1
+
+    def shadow_refused(self, str tenant not None, str limit_label not None, long long count=1):
+        """Counts requests that a limit in shadow mode would have refused."""
+        self._add(SHADOW_REFUSED, key_of(tenant, limit_label), count)
+
+    def queue_depth(self, long long interactive, long long batch):
+        """Says how many requests of each priority wait in the worker's queue now."""
+        self._worker.waiting_interactive, self._worker.waiting_batch = interactive, batch
+
+    def queue_waited(self, double seconds):
+        """Counts one request that waited and left the queue, whatever for."""
+        observe(self._queue_wait, WAIT_US, WAITS, scaled(seconds, 1e6))
+
+    def ledger_lost(self, long long lines):
+        """Counts ledger lines that could not be written. Any thread of the worker may call it."""
+        self._ledger_lost[0] += <uint64_t>max(lines, 0)
+
+    def ledger_failed(self):
+        """Counts one call to the ledger's disk that failed. Any thread of the worker may call it."""
+        self._ledger_failures[0] += 1
+
+    def redis_command(self, str result not None, long long count=1):
+        """Counts commands to Redis. `result` is one of a few fixed words."""
+        self._add(REDIS_COMMANDS, key_of(result), count)
+
+    def redis_up(self, is_up):
+        """Says whether Redis answers this worker; None where it uses none."""
+        self._worker.redis_state = 0 if is_up is None else 2 if is_up else 1
+
+    def redis_degraded(self, double seconds):
+        """Counts time in which this worker held to the machine's share, since Redis was away."""
+        self._add(REDIS_DEGRADED, b"", <long long>scaled(seconds, 1e6))
+
+    def lease_stranded(self, str unit not None, long long amount):
+        """Counts what was leased and went back unused."""
+        self._add(LEASE_STRANDED, key_of(unit), amount)
+
+    def alert(self, str result not None):
+        """Counts one alert, by what became of it: one of a few fixed words."""
+        self._add(ALERTS, key_of(result), 1)
 
     def dropped_lines(self, long long lines):
         """Counts log lines that were given up. Any thread of the worker may call it."""
@@ -164,6 +239,22 @@ cdef class Meter:
 
     cdef uint64_t* _find(self, int family, bytes key) except NULL:
         return self._series.find(family, key, SHAPES[family][1])
+
+    cdef uint64_t* _kept(self, dict cells, int family, tuple labels) except NULL:
+        """A counter that requests count with: looked up once."""
+        cdef Cell cell = <Cell>cells.get(labels)
+        if cell is None:
+            if len(cells) >= KEPT_BUNDLES:
+                cells.clear()
+            cell = Cell()
+            cell.value = self._find(family, key_of(*labels))
+            cells[labels] = cell
+        return cell.value
+
+    cdef int _add(self, int family, bytes key, long long amount) except -1:
+        """For counts that are rare, or of batches."""
+        self._find(family, key)[0] += <uint64_t>max(amount, 0)
+        return 0
 
     cdef inline Bundle _bundle(self, Call call, str model):
         key = (call.tenant_id, model, call.provider_used, call.status)

@@ -10,12 +10,16 @@ cdef struct Worker:
     uint64_t lag_since_ns           # start of the running lag window
     uint64_t lag_ns                 # the worst in the running window
     uint64_t lag_before_ns          # the worst in the window before
+    int64_t waiting_interactive     # requests in the worker's queue
+    int64_t waiting_batch
+    int64_t redis_state             # 0: the worker uses none, 1: away, 2: answers
 
 
 cdef struct Supervisor:
     int64_t pid
     uint64_t reloads_applied
     uint64_t reloads_refused
+    uint64_t holds_recovered        # of workers that died
 
 
 @cython.final

@@ -5,14 +5,18 @@ The supervisor makes it before it forks; workers inherit the mapping. It is divi
 regions (`statefile` keeps the table of them), of which there are now
 
     supervisor   1 unit                what the supervisor itself counts
-    workers      1 unit a worker slot  process id, heartbeat, requests in flight, loop lag
+    workers      1 unit a worker slot  process id, heartbeat, requests in flight and waiting, loop lag
+    estimates    1 unit                what is learned of each model's tokens (`estimate`)
     series       1 unit a worker slot  the metric series of that slot (`series`)
+    limits       1 unit                the lock, the clock and the undo record of the limiter
+    rows         1 unit                what each subject has used (`window.pxd`)
+    holds        1 unit a worker slot  what its open requests have reserved
 
 A further region is one more line in `wanted`; a file without it is taken over and gets it empty.
 
-No locks: each field has one writer (a slot's worker, or the supervisor while the slot is empty),
-is aligned to 8 bytes and written by one plain store, which x86-64 and AArch64 never tear. A
-reader may see two fields of different moments, never half a field. A unit starts on a cache line
+No locks, but for the limiter's own. Elsewhere, estimates apart, each field has one writer (a slot's worker,
+or the supervisor while the slot is empty), is aligned to 8 bytes and written by one plain store, which x86-64 and AArch64
+never tear. A reader may see two fields of different moments, never half a field. A unit starts on a cache line
 of its own, so workers do not slow each other down.
 """
 
@@ -37,6 +41,11 @@ cdef uint64_t LAG_WINDOW_NS = 15_000_000_000    # a worst lag is shown for 15 to
 BEAT_S = 0.05                                   # a worker beats this often
 SERIES_BYTES = 1 << 20                          # address space of a slot's series: some 10,000 of them
 SERIES_RESERVED_BYTES = 1 << 16                 # of which on disk from the start
+ESTIMATES_BYTES = 1408 << 10                    # of some 1,000 models
+
+LIMITS_BYTES = 1 << 14                          # the limiter's lock, clock and undo record
+ROWS_BYTES = 16_384 * 1_232                     # a row for each limit of each subject
+HOLDS_BYTES = 16_384 * 1_024                    # address space of what a slot's requests have reserved
 
 cdef uint64_t BEAT_NS = 50_000_000
 
@@ -47,6 +56,10 @@ def wanted(int workers):
     return [
         Region("supervisor", 1, 1, SUPERVISOR_BYTES, SUPERVISOR_BYTES),
         Region("workers", 1, workers, WORKER_BYTES, WORKER_BYTES),
+        Region("estimates", 1, 1, ESTIMATES_BYTES, ESTIMATES_BYTES),
+        Region("limits", 1, 1, LIMITS_BYTES, LIMITS_BYTES),
+        Region("rows", 1, 1, ROWS_BYTES, ROWS_BYTES),
+        Region("holds", 1, workers, HOLDS_BYTES),
         Region("series", 1, workers, SERIES_BYTES, SERIES_RESERVED_BYTES),
     ]
 
@@ -116,6 +129,9 @@ cdef class Segment:
         else:
             self._supervisor().reloads_refused += 1
 
+    def count_recovered(self, uint64_t holds):
+        self._supervisor().holds_recovered += holds
+
     # What a worker writes.
 
     def beat(self, int slot):
@@ -145,12 +161,25 @@ cdef class Segment:
     def inflight(self, int slot):
         return self.worker(slot).inflight
 
+    def waiting(self, int slot):
+        """(interactive, batch) requests in the slot's queue."""
+        return self.worker(slot).waiting_interactive, self.worker(slot).waiting_batch
+
+    def is_redis_up(self, int slot):
+        """None where no worker runs, or none that uses Redis."""
+        cdef int64_t state = self.worker(slot).redis_state
+        return None if state == 0 else state == 2
+
     def restarts(self, int slot):
         return self.worker(slot).restarts
 
     def reloads(self):
         """(applied, refused) since the file was made."""
         return self._supervisor().reloads_applied, self._supervisor().reloads_refused
+
+    def recovered(self):
+        """Holds of dead workers that the supervisor settled, since the file was made."""
+        return self._supervisor().holds_recovered
 
     def lag_s(self, int slot):
         """The worst lag of the slot's loop in the last 15 to 30 s, the silence that still lasts included."""

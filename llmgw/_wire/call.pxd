@@ -15,6 +15,9 @@ cdef class Call:
     cdef public object idempotency_key     # bytes | None
     cdef public object traceparent         # bytes | None
     cdef public object beta                # bytes | None: openai-beta
+    cdef public object max_wait            # bytes | None: x-llmgw-max-wait, and so on
+    cdef public object priority            # bytes | None
+    cdef public object tags                # bytes | None
     cdef public bytes body                 # whole, or b"" where `upload` streams it
     cdef public object upload              # a body that is passed on unread, or None
     cdef public bint is_upload_begun       # a piece of it was taken: it cannot be sent again
@@ -45,3 +48,7 @@ cdef class Call:
     cdef public str cache
     cdef public object error_code          # str | None
     cdef public bint client_gone
+    cdef public str outcome                # of the last attempt, as metrics and ledger call it
+    cdef public unsigned long long attempt_id
+    cdef public object hold                # llmgw._core.limiter.Hold | None: what is reserved for it
+    cdef public bytes limit_lines          # the `x-ratelimit-…` lines of its answer

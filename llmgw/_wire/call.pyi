@@ -1,5 +1,6 @@
 from typing_extensions import disjoint_base
 
+from llmgw._core.limiter import Hold
 from llmgw.access import Principal
 from llmgw.dialects import Route
 from llmgw.errors import GatewayError
@@ -21,6 +22,9 @@ class Call:
     idempotency_key: bytes | None
     traceparent: bytes | None
     beta: bytes | None
+    max_wait: bytes | None
+    priority: bytes | None
+    tags: bytes | None
     body: bytes
     upload: Upload | None
     is_upload_begun: bool
@@ -49,3 +53,7 @@ class Call:
     cache: str
     error_code: str | None
     client_gone: bool
+    outcome: str
+    attempt_id: int
+    hold: Hold
+    limit_lines: bytes

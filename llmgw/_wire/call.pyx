@@ -9,10 +9,11 @@ reading the request from the socket.
 cdef class Call:
     def __cinit__(self):
         self.endpoint = self.query = self.method = ""
-        self.content_type = self.accept = self.body = b""
+        self.content_type = self.accept = self.body = self.limit_lines = b""
         self.tenant_id = self.key_name = ""
         self.model_requested = self.model_used = self.provider_used = ""
         self.request_id = ""
         self.cache = "bypass"
+        self.outcome = "cancelled"
         self.ttft_ms = self.upstream_ms = -1.0
         self.cost_usd_micro = -1

@@ -17,6 +17,9 @@ cdef struct Head:
     Span idempotency_key
     Span traceparent
     Span openai_beta
+    Span max_wait                # x-llmgw-max-wait, and so on
+    Span priority
+    Span tags
 
 
 cdef enum Verdict:

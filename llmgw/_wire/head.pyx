@@ -101,6 +101,8 @@ cdef bint take_header(
     elif name_length == 12:
         if is_named(name, name_length, "content-type", 12):
             return take(&head.content_type, at, length)
+        if is_named(name, name_length, "x-llmgw-tags", 12):
+            return take(&head.tags, at, length)
     elif name_length == 13:
         if is_named(name, name_length, "authorization", 13):
             return take_bearer(value, at, length, head)
@@ -118,6 +120,10 @@ cdef bint take_header(
     elif name_length == 16:
         if is_named(name, name_length, "content-encoding", 16):
             return False
+        if is_named(name, name_length, "x-llmgw-max-wait", 16):
+            return take(&head.max_wait, at, length)
+        if is_named(name, name_length, "x-llmgw-priority", 16):
+            return take(&head.priority, at, length)
     elif name_length == 17:
         if is_named(name, name_length, "transfer-encoding", 17):
             return False
@@ -214,4 +220,7 @@ def read_plain_head(data: bytes) -> dict[str, object] | None | bool:
         "idempotency_key": span_to_bytes(data, head.idempotency_key),
         "traceparent": span_to_bytes(data, head.traceparent),
         "openai_beta": span_to_bytes(data, head.openai_beta),
+        "max_wait": span_to_bytes(data, head.max_wait),
+        "priority": span_to_bytes(data, head.priority),
+        "tags": span_to_bytes(data, head.tags),
     }

@@ -258,6 +258,9 @@ cdef class FastLane(Outlet):
         call.idempotency_key = cut_out(data, head.idempotency_key)
         call.traceparent = cut_out(data, head.traceparent)
         call.beta = cut_out(data, head.openai_beta)
+        call.max_wait = cut_out(data, head.max_wait)
+        call.priority = cut_out(data, head.priority)
+        call.tags = cut_out(data, head.tags)
         return call
 
     cdef int expect_body(self, bytes data, Head* head) except -1:

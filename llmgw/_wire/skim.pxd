@@ -15,7 +15,7 @@ cdef class Skim:
     cdef readonly Py_ssize_t stream_options_end
     cdef readonly Py_ssize_t close_at        # the root's closing brace
     cdef readonly bint is_empty              # a root without members
-    cdef readonly Py_ssize_t prompt_bytes    # the values of messages, prompt and input, as written
+    cdef readonly Py_ssize_t prompt_bytes    # what the model reads, as written; an inline image as IMAGE_BYTES
     cdef bint options_are_null               # "stream_options": null
     cdef bint options_are_empty              # {}
     cdef Py_ssize_t usage_start              # the span of include_usage's value; -1: absent

@@ -15,12 +15,12 @@ import orjson
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from llmgw._wire.cursor cimport Cursor, cursor_over, offset, peek, skip_space, take_word
+from llmgw._wire.cursor cimport Cursor, cursor_over, offset, peek, skip_space, take, take_word
 from llmgw._wire.grammar cimport (
-    BROKEN, DONE, MORE, More, Text, first_member, next_member, read_string, skip_end, skip_member,
-    skip_number, skip_value, text_is,
+    BROKEN, DONE, FAULT_TOKEN, MORE, More, Text, enter, fail, first_member, leave, next_member, read_string,
+    skip_end, skip_member, skip_number, skip_value, text_is,
 )
 
 cdef enum:
@@ -28,6 +28,7 @@ cdef enum:
     MAX_CHOICES = 128             # OpenAI's own maximum of `n`
     MAX_MODEL_BYTES = 256
     MAX_USER_CHARS = 512
+    IMAGE_BYTES = 4000            # what an inline image counts at most: some 1,000 to 2,000 tokens of text
     COPY_BYTES = 16 * 1024        # below, one copied piece is cheaper than several views
 
 # Duplicates of these are refused. In the order of how often requests name them: the search is linear.
@@ -135,21 +136,73 @@ cdef int read_member(Skim facts, Cursor* c, const Text* key, unsigned int* seen)
     """At the value of a top-level member; steps behind it."""
     cdef int field = field_of(key)
     cdef Py_ssize_t start = offset(c)
+    cdef Py_ssize_t image_bytes = 0
     if field == FIELDS:
+        is_prompt = is_prompt_key(key) and peek(c) != c'n'
         if not skip_value(c, NULL):
             raise broken(c)
+        if is_prompt:
+            facts.prompt_bytes += offset(c) - start
         return 0
     if seen[0] >> field & 1:
         raise repeated(NAMES[field].decode())
     seen[0] |= 1U << field
     if field == MESSAGES or field == INPUT or field == PROMPT or field == SERVICE_TIER:
-        if not skip_value(c, NULL):
+        if not skip_prompt(c, &image_bytes):
             raise broken(c)
         if field != SERVICE_TIER:
-            facts.prompt_bytes += offset(c) - start
+            facts.prompt_bytes += offset(c) - start - image_bytes
     else:
         read_fact(facts, c, field)
     return 0
+
+
+cdef bint is_prompt_key(const Text* key) noexcept:
+    """Further keys whose value the model reads. Given twice, both count: the estimate errs upward."""
+    return (text_is(key, b"tools", 5) or text_is(key, b"system", 6) or text_is(key, b"instructions", 12)
+            or text_is(key, b"response_format", 15) or text_is(key, b"functions", 9)
+            or text_is(key, b"prediction", 10) or text_is(key, b"documents", 9) or text_is(key, b"query", 5))
+
+
+cdef bint skip_prompt(Cursor* c, Py_ssize_t* image_bytes) noexcept:
+    """As skip_value; `image_bytes` grows by what inline images are longer than IMAGE_BYTES."""
+    cdef int first = peek(c)
+    cdef Text key
+    cdef More more
+    if first == c'[':
+        return skip_prompt_array(c, image_bytes)
+    if first != c'{':
+        return skip_value(c, NULL)
+    more = first_member(c, &key)
+    while more == MORE:
+        if not skip_prompt_member(c, &key, image_bytes):
+            return False
+        more = next_member(c, &key)
+    return more == DONE
+
+
+cdef bint skip_prompt_array(Cursor* c, Py_ssize_t* image_bytes) noexcept:
+    if not enter(c):
+        return False
+    if leave(c, c']'):
+        return True
+    while skip_prompt(c, image_bytes):
+        skip_space(c)
+        if not take(c, c','):
+            return leave(c, c']') or fail(c, FAULT_TOKEN)
+        skip_space(c)
+    return False
+
+
+cdef bint skip_prompt_member(Cursor* c, const Text* key, Py_ssize_t* image_bytes) noexcept:
+    """An image is told by its place, too: as text, the same bytes are tokens one and all."""
+    cdef const unsigned char* start = c.at
+    if not skip_prompt(c, image_bytes):
+        return False
+    if c.at - start > IMAGE_BYTES and memcmp(start, b'"data:image', 11) == 0:
+        if text_is(key, b"url", 3) or text_is(key, b"image_url", 9):
+            image_bytes[0] += c.at - start - IMAGE_BYTES
+    return True
 
 
 cdef int read_fact(Skim facts, Cursor* c, int field) except -1:

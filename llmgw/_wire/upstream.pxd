@@ -54,6 +54,7 @@ cdef class Connection(Feeder):
     # where it goes on to
     cdef Outlet outlet
     cdef bint is_feed_paused
+    cdef long long* progress     # where to note how much text has gone on; NULL: nowhere
 
     cpdef Signal ask(self, bytes head, list body, EventScanner scanner, double first_byte_s, double idle_s, double total_at_s)
     cpdef int send(self, bytes head, list body) except -1

@@ -229,6 +229,7 @@ cdef class Connection(Feeder):
         self.has_bytes = self.has_head = self.is_whole = self.is_ready = self.is_reusable = self.is_events = False
         self.outlet = None
         self.is_feed_paused = False
+        self.progress = NULL
         self.signal = Signal()
         self.arm(first_byte_s)
         self.send(head, body)
@@ -282,6 +283,10 @@ cdef class Connection(Feeder):
             self.resume_feed()
         return self.signal
 
+    def tell_progress(self, long long address):
+        """Of a 64-bit number that is to hold how many bytes of text have gone on; 0: none any more."""
+        self.progress = <long long*><size_t>address
+
     cpdef bytes take_held(self):
         """What came of the body so far and was not handed on."""
         held = self.held[0] if len(self.held) == 1 else b"".join(self.held)
@@ -322,6 +327,8 @@ cdef class Connection(Feeder):
         if self.scanner is None:
             self.relayed_bytes += PyBytes_GET_SIZE(data)
             self.tail = ((self.tail or b"") + data)[-TAIL_BYTES:]
+        if self.progress != NULL:
+            self.progress[0] = self.scanner.text_bytes if self.scanner is not None else self.relayed_bytes
         self.outlet.write(data)
         return 0
 

@@ -1,14 +1,18 @@
 """The configuration: a YAML file (or the environment alone) in, one frozen tree out.
 
 `load`, `load_file`, `check` and `override` read and judge; `from_environment` serves whoever has
-no file; `tree` says what the rest of the program sees; `prices` knows what a token costs.
+no file; `tree` says what the rest of the program sees; `prices` knows what a model costs and
+how much it takes.
 """
 
 from llmgw.config.globs import GlobMap, GlobSet, is_glob
+from llmgw.config.limits import Alerts, Amount, Budget, Ledger, Limits, Queue, Redis, Tag, Users
 from llmgw.config.loader import check, load, load_file, override
-from llmgw.config.prices import cost_usd_micro, price_of
+from llmgw.config.prices import Bounds, bounds_of, cost_usd_micro, price_of
+from llmgw.config.redis_url import RedisAddress, parse_redis_url
 from llmgw.config.tree import (
     Admin,
+    AdminKey,
     Config,
     Key,
     Log,
@@ -26,20 +30,33 @@ from llmgw.config.zero import from_environment
 
 __all__ = [
     "Admin",
+    "AdminKey",
+    "Alerts",
+    "Amount",
+    "Bounds",
+    "Budget",
     "Config",
     "GlobMap",
     "GlobSet",
     "Key",
+    "Ledger",
+    "Limits",
     "Log",
     "Model",
     "Price",
     "Provider",
+    "Queue",
+    "Redis",
+    "RedisAddress",
     "Server",
     "ServerTimeouts",
+    "Tag",
     "Target",
     "Tenant",
     "Timeouts",
     "Tls",
+    "Users",
+    "bounds_of",
     "check",
     "cost_usd_micro",
     "from_environment",
@@ -47,5 +64,6 @@ __all__ = [
     "load",
     "load_file",
     "override",
+    "parse_redis_url",
     "price_of",
 ]

@@ -26,26 +26,36 @@ WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
 
 def check_all(data: dict[str, Any], problems: Problems, base: FilePath) -> None:
-    for name, provider in _entries(data, "providers"):
+    for name, provider in entries(data, "providers"):
         _check_provider(("providers", name), provider, problems, base)
     _check_references(data, problems)
     _check_keys(data, problems)
     _check_admin(data, problems)
+    _check_empty((), data, problems)
 
 
-def _entries(data: dict[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _check_empty(path: Path, value: Any, problems: Problems) -> None:
+    """`rpm:` without a value would be read as no limit, and `redis:` as no Redis."""
+    if value is None:
+        problems.add(path, "a value, or no such key")
+    elif isinstance(value, dict | list):
+        for step, child in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_empty((*path, step), child, problems)
+
+
+def entries(data: dict[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The entries of a section that are mappings, as they should be."""
-    for name, entry in _mapping(data, section).items():
+    for name, entry in mapping(data, section).items():
         if isinstance(entry, dict):
             yield name, entry
 
 
-def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+def mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     value = data.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _list(data: dict[str, Any], key: str) -> list[Any]:
+def list_in(data: dict[str, Any], key: str) -> list[Any]:
     value = data.get(key)
     return value if isinstance(value, list) else []
 
@@ -108,15 +118,15 @@ def _is_ca_file(path: FilePath) -> bool:
 
 
 def _check_references(data: dict[str, Any], problems: Problems) -> None:
-    known = _mapping(data, "providers")
+    known = mapping(data, "providers")
     if not known:
         return
-    for name, model in _entries(data, "models"):
-        for index, target in enumerate(_list(model, "targets")):
+    for name, model in entries(data, "models"):
+        for index, target in enumerate(list_in(model, "targets")):
             if isinstance(target, dict):
                 path: Path = ("models", name, "targets", index, "provider")
                 _check_reference(path, target.get("provider"), known, problems)
-    for glob, provider in _mapping(data, "routes").items():
+    for glob, provider in mapping(data, "routes").items():
         _check_reference(("routes", glob), provider, known, problems)
 
 
@@ -128,13 +138,13 @@ def _check_reference(path: Path, name: Any, known: dict[str, Any], problems: Pro
 def _check_keys(data: dict[str, Any], problems: Problems) -> None:
     """One key is one tenant's, under one name: the same key twice would make the log lie."""
     lists: list[tuple[Path, dict[str, Any]]] = [
-        (("server", "admin"), _mapping(_mapping(data, "server"), "admin"))
+        (("server", "admin"), mapping(mapping(data, "server"), "admin"))
     ]
-    lists += [(("tenants", name), tenant) for name, tenant in _entries(data, "tenants")]
+    lists += [(("tenants", name), tenant) for name, tenant in entries(data, "tenants")]
     first_of: dict[str, Path] = {}
     for owner, holder in lists:
         names: set[str] = set()
-        for index, key in enumerate(_list(holder, "keys")):
+        for index, key in enumerate(list_in(holder, "keys")):
             if isinstance(key, dict):
                 path: Path = (*owner, "keys", index)
                 _check_key(path, key, first_of, problems)
@@ -164,10 +174,10 @@ def _check_key_name(path: Path, name: Any, names: set[str], problems: Problems) 
 
 
 def _check_admin(data: dict[str, Any], problems: Problems) -> None:
-    server = _mapping(data, "server")
-    admin = _mapping(server, "admin")
+    server = mapping(data, "server")
+    admin = mapping(server, "admin")
     host = admin.get("host", Admin.model_fields["host"].default)
-    if isinstance(host, str) and not is_loopback(host) and not _list(admin, "keys"):
+    if isinstance(host, str) and not is_loopback(host) and not list_in(admin, "keys"):
         problems.add(("server", "admin", "keys"), "at least one key: the listener is not on loopback")
     data_end, admin_end = _end(server, Server), _end(admin, Admin)
     if data_end and admin_end and collide(*data_end, *admin_end):

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from llmgw.config.node import OWN_NAME
 from llmgw.config.problems import Path, Problems, nearest_first, shown_key, shown_scalar
 from llmgw.config.schema import json_schema
-from llmgw.config.tree import OWN_NAME
 
 # pydantic's error type -> what was expected. `value_error` carries its own text, from the field's parser.
 EXPECTED = {
@@ -60,6 +60,7 @@ def _unknown_key(path: Path, problems: Problems) -> None:
     place = problems.places.get(path)
     shown_path = (*path[:-1], shown_key(key, allowed))
     problems.add(shown_path, ", ".join(allowed), found="an unknown key", line=place.line if place else None)
+    problems.covered.add(path)  # said under another name: the key may be a credential
 
 
 def _described(path: Path) -> str:

@@ -11,19 +11,29 @@ import re
 import sys
 from typing import Annotated, Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from llmgw.config import units
+from llmgw.config.redis_url import EXPECTED as REDIS_EXPECTED
+from llmgw.config.redis_url import parse_redis_url
 
 DIALECTS = ("openai", "azure", "mock")
 STRATEGIES = ("weighted", "ordered")
 LEVELS = ("debug", "info", "warning", "error")
+ESTIMATES = ("learned", "exact")
+PRIORITY_CLASSES = ("interactive", "batch")
+MODES = ("enforce", "shadow")
 
 WORKERS_MAX = 256
 PORT_MAX = 65_535
 WEIGHT_MAX = 1_000_000  # the sum over a model's targets stays far inside a C int
 PRIORITY_MAX = 1_000
+COUNT_MAX = 10**15  # the sum of a window's buckets stays far inside 64 bits
+TRACKED_MAX = 100_000
+WAITING_MAX = 100_000
+TOKENS_MAX = 10**9
 
 # Printable ASCII without blanks: what can stand in a header, unfolded and unquoted (RFC 9110, 5.5).
 CREDENTIAL = r"[!-~]{1,4096}"
@@ -39,6 +49,9 @@ MODEL_GLOB = r"[A-Za-z0-9@*?][A-Za-z0-9._:/@+=~*?-]{0,255}"
 MODEL_GLOB_EXPECTED = "a model name or glob of letters, digits and . _ : / @ + = ~ - * ?"
 ROUTE_GLOB = r"/v1/[A-Za-z0-9._~/*?-]{1,255}"
 ROUTE_EXPECTED = "a path or glob below /v1/, such as /v1/audio/*"
+
+TIME_ZONE = r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}"
+REDIS_SCHEMES = r"(redis|valkey)s?(\+(sentinel|cluster))?|unix"
 
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 URL = re.compile(r"https?://[!-~]{1,2000}", re.ASCII | re.IGNORECASE)
@@ -109,10 +122,49 @@ def file_path(value: object) -> str:
     return value
 
 
+def count(value: object) -> int:
+    return units.integer_between(0, COUNT_MAX)(value)
+
+
+def is_shadow(value: object) -> bool:
+    """The file's `mode`."""
+    return value if isinstance(value, bool) else units.one_of(*MODES)(value) == "shadow"
+
+
+def time_zone(value: object) -> str:
+    expected = "an IANA time zone that this machine knows, such as Europe/Berlin"
+    name = units.text_like(TIME_ZONE, expected)(value)
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a directory of zones
+        raise ValueError(expected) from None
+    return name
+
+
+def redis_url(value: object) -> str:
+    url = units.text_like("[!-~]{1,4096}", REDIS_EXPECTED)(value)
+    parse_redis_url(url)
+    return url
+
+
+def webhook_url(value: object) -> str:
+    """Kept as it is written: what stands in its path or query is the receiver's secret."""
+    expected = "an http:// or https:// URL without credentials or fragment"
+    try:
+        http_url(value.partition("?")[0] if isinstance(value, str) else value)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not isinstance(value, str) or URL.fullmatch(value) is None or "#" in value:
+        raise ValueError(expected)
+    return value
+
+
 def sha256_hex(value: object) -> str:
     expected = "the SHA-256 of the key as 64 hex digits"
     return units.text_like(DIGEST, expected)(value).lower()
 
+
+JSON_MONEY = {"anyOf": [*json_text(units.MONEY.pattern)["anyOf"], {"type": "number", "minimum": 0}]}
 
 Duration = Annotated[
     float, BeforeValidator(units.positive_duration_s), WithJsonSchema(json_text(units.DURATION.pattern))
@@ -129,8 +181,49 @@ BodySize = Annotated[
 Money = Annotated[
     int,
     BeforeValidator(units.price_pusd),
-    WithJsonSchema({"anyOf": [*json_text(units.MONEY.pattern)["anyOf"], {"type": "number", "minimum": 0}]}),
+    WithJsonSchema(JSON_MONEY),
 ]
+RequestMoney = Annotated[
+    int,
+    BeforeValidator(units.request_pusd),
+    WithJsonSchema(JSON_MONEY),
+]
+Usd = Annotated[
+    int,
+    BeforeValidator(units.usd_micro),
+    WithJsonSchema(JSON_MONEY),
+]
+Fraction = Annotated[
+    float,
+    BeforeValidator(units.fraction),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, EXPANDED]}),
+]
+Period = Annotated[
+    str,
+    BeforeValidator(units.period),
+    WithJsonSchema(json_text("|".join((units.DURATION.pattern, *units.CALENDAR_PERIODS)))),
+]
+TimeZone = Annotated[str, BeforeValidator(time_zone), WithJsonSchema(json_text(TIME_ZONE))]
+Count = Annotated[int, BeforeValidator(count), WithJsonSchema(json_integer(0, COUNT_MAX))]
+Tokens = Annotated[
+    int, BeforeValidator(units.integer_between(1, TOKENS_MAX)), WithJsonSchema(json_integer(1, TOKENS_MAX))
+]
+Tracked = Annotated[
+    int, BeforeValidator(units.integer_between(1, TRACKED_MAX)), WithJsonSchema(json_integer(1, TRACKED_MAX))
+]
+Waiting = Annotated[
+    int, BeforeValidator(units.integer_between(0, WAITING_MAX)), WithJsonSchema(json_integer(0, WAITING_MAX))
+]
+LedgerSize = Annotated[
+    int, BeforeValidator(units.size_between("1MB", "1GB")), WithJsonSchema(json_text(units.SIZE.pattern))
+]
+Mode = Annotated[bool, BeforeValidator(is_shadow), WithJsonSchema(json_words(*MODES))]
+Estimate = Annotated[str, BeforeValidator(units.one_of(*ESTIMATES)), WithJsonSchema(json_words(*ESTIMATES))]
+PriorityClass = Annotated[
+    str, BeforeValidator(units.one_of(*PRIORITY_CLASSES)), WithJsonSchema(json_words(*PRIORITY_CLASSES))
+]
+RedisUrl = Annotated[str, BeforeValidator(redis_url), WithJsonSchema(json_text(f"({REDIS_SCHEMES})://.+"))]
+Webhook = Annotated[str, BeforeValidator(webhook_url), WithJsonSchema(json_text("https?://.+"))]
 Port = Annotated[
     int, BeforeValidator(units.integer_between(0, PORT_MAX)), WithJsonSchema(json_integer(0, PORT_MAX))
 ]

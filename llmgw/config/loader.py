@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from llmgw.config.checks import check_all, collide
 from llmgw.config.explain import explain
+from llmgw.config.limit_checks import check_limits, note_unpriced
+from llmgw.config.limits import Ledger
 from llmgw.config.problems import Path as Location
 from llmgw.config.problems import Place, Problems, quoted
 from llmgw.config.proxies import environment_proxy
@@ -23,38 +25,56 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 ALL_ROUTES = "/v1/*"
 
 
+class Verdict(NamedTuple):
+    """One line each. Without problems the file can be served; a notice is about what may surprise."""
+
+    problems: list[str]
+    notices: list[str]
+
+
 def load(text: str, *, source: str, environ: Mapping[str, str]) -> Config:
     """Raises `ConfigError` with one line for each mistake. `source` is the file's name: it stands in
     those lines, and relative paths in the file are taken from its directory."""
-    document = read(text, source=source, environ=environ)
-    data, problems, base = document.data, document.problems, Path(source).parent
-    if problems.covers(()):  # no data to judge
-        raise ConfigError(problems.lines())
-    config = _validate(data, problems)
-    check_all(data, problems, base)
-    config = _complete(config, base, environ, problems) if config else None
+    config, problems = _judge(text, source, environ)
     if problems.found or config is None:
         raise ConfigError(problems.lines())
     return config
 
 
 def load_file(path: str | Path, environ: Mapping[str, str]) -> Config:
+    return load(_text_of(path), source=str(path), environ=environ)
+
+
+def check(path: str | Path, environ: Mapping[str, str]) -> Verdict:
+    """`llmgw check`."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        _, problems = _judge(_text_of(path), str(path), environ)
+    except ConfigError as error:
+        return Verdict(error.problems, [])
+    return Verdict(problems.lines(), problems.notices())
+
+
+def _text_of(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError([f"{path}:1: (file): found {error.strerror}, expected a readable file"]) from None
     except UnicodeDecodeError:
         raise ConfigError([f"{path}:1: (file): found a byte that is no UTF-8, expected UTF-8 text"]) from None
-    return load(text, source=str(path), environ=environ)
 
 
-def check(path: str | Path, environ: Mapping[str, str]) -> list[str]:
-    """`llmgw check`: the problems of a file; none means that it can be served."""
-    try:
-        load_file(path, environ)
-    except ConfigError as error:
-        return error.problems
-    return []
+def _judge(text: str, source: str, environ: Mapping[str, str]) -> tuple[Config | None, Problems]:
+    document = read(text, source=source, environ=environ)
+    data, problems, base = document.data, document.problems, Path(source).parent
+    if problems.covers(()):  # no data to judge
+        return None, problems
+    config = _validate(data, problems)
+    check_all(data, problems, base)
+    check_limits(data, problems)
+    if config is None:
+        return None, problems
+    note_unpriced(config, problems)
+    return _complete(config, base, environ, problems), problems
 
 
 def override(
@@ -96,10 +116,12 @@ def _complete(config: Config, base: Path, environ: Mapping[str, str], problems: 
     routes = config.routes
     if not routes and len(providers) == 1:
         routes = {ALL_ROUTES: next(iter(providers))}
+    server = _complete_server(config.server, base, environ)
     update = {
         "providers": providers,
         "routes": routes,
-        "server": _complete_server(config.server, base, environ),
+        "server": server,
+        "ledger": _complete_ledger(config.ledger, server, base, environ),
         "log": _complete_log(config.log, base, environ),
     }
     return config.model_copy(update=update)
@@ -108,6 +130,11 @@ def _complete(config: Config, base: Path, environ: Mapping[str, str], problems: 
 def _complete_server(server: Server, base: Path, environ: Mapping[str, str]) -> Server:
     state_dir = server.state_dir or str(_state_home(environ) / "llmgw")
     return server.model_copy(update={"state_dir": _absolute(state_dir, base, environ)})
+
+
+def _complete_ledger(ledger: Ledger, server: Server, base: Path, environ: Mapping[str, str]) -> Ledger:
+    path = ledger.path or str(Path(server.state_dir) / "ledger")
+    return ledger.model_copy(update={"path": _absolute(path, base, environ)})
 
 
 def _complete_log(log: Log, base: Path, environ: Mapping[str, str]) -> Log:

@@ -1,4 +1,4 @@
-"""What a token costs: the model's own price in the configuration, else the table that ships."""
+"""What a model costs and how much it takes: its own words in the configuration, else the table that ships."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from llmgw._core.ask import cost_usd_micro as _cost_usd_micro
 from llmgw.config.globs import NAME_MAX
 from llmgw.config.tree import Model, Price
 
@@ -16,19 +18,33 @@ TABLE = Path(__file__).with_name("prices.json")
 # "gpt-4o-2024-08-06" and "claude-haiku-4-5-20251001" are snapshots; "gpt-4-0613" and "o1-preview"
 # are names of their own, with prices of their own.
 SNAPSHOT = re.compile(r"(.+)-20\d\d(-?)(?:0[1-9]|1[0-2])\2(?:0[1-9]|[12]\d|3[01])", re.ASCII)
-PICO_PER_MICRO = 1_000_000
+
+
+class Bounds(NamedTuple):
+    """What one request may have; None is unknown."""
+
+    max_input_tokens: int | None
+    max_output_tokens: int | None
+
+
+class Entry(NamedTuple):
+    price: Price
+    bounds: Bounds
+
+
+UNKNOWN = Bounds(None, None)
 
 
 @functools.cache
-def price_table() -> Mapping[str, Price]:
+def table() -> Mapping[str, Entry]:
     models = json.loads(TABLE.read_text(encoding="utf-8"))["models"]
-    aliases = [field.alias for field in Price.model_fields.values()]
-    return MappingProxyType(
-        {
-            name: Price.model_validate({word: entry[word] for word in aliases if word in entry})
-            for name, entry in models.items()
-        }
-    )
+    return MappingProxyType({name: _entry(words) for name, words in models.items()})
+
+
+def _entry(words: Mapping[str, Any]) -> Entry:
+    aliases = {field.alias for field in Price.model_fields.values()}
+    price = Price.model_validate({word: value for word, value in words.items() if word in aliases})
+    return Entry(price, Bounds(words.get("max_input"), words.get("max_output")))
 
 
 def price_of(config_model: Model | None, upstream_model: str) -> Price | None:
@@ -38,36 +54,34 @@ def price_of(config_model: Model | None, upstream_model: str) -> Price | None:
     """
     if config_model is not None and config_model.price is not None:
         return config_model.price
+    entry = maybe_listed(upstream_model)
+    return entry.price if entry else None
+
+
+def bounds_of(config_model: Model | None, upstream_model: str) -> Bounds:
+    """Each of the two from the configuration where it is given there."""
+    entry = maybe_listed(upstream_model)
+    bounds = entry.bounds if entry else UNKNOWN
+    if config_model is None or config_model.max_input is config_model.max_output is None:
+        return bounds
+    return Bounds(
+        bounds.max_input_tokens if config_model.max_input is None else config_model.max_input,
+        bounds.max_output_tokens if config_model.max_output is None else config_model.max_output,
+    )
+
+
+def maybe_listed(upstream_model: str) -> Entry | None:
     return _listed(upstream_model) if len(upstream_model) <= NAME_MAX else None
 
 
 @functools.lru_cache(maxsize=1024)  # the names come from clients where a model is "*"
-def _listed(upstream_model: str) -> Price | None:
-    table = price_table()
-    if upstream_model in table:
-        return table[upstream_model]
+def _listed(upstream_model: str) -> Entry | None:
+    if upstream_model in table():
+        return table()[upstream_model]
     snapshot = SNAPSHOT.fullmatch(upstream_model)
-    return table.get(snapshot[1]) if snapshot else None
+    return table().get(snapshot[1]) if snapshot else None
 
 
 def cost_usd_micro(price: Price, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
-    """Micro-USD, rounded up. `cached_tokens` are part of `input_tokens`.
-
-    The counts are a provider's word: none is taken as negative, and no more of the input as cached
-    than there is, so that a wrong report cannot lower the bill below that of its own input. Plain
-    comparisons because four calls of min and max would cost more than all the rest (0.2 us).
-    """
-    if input_tokens < 0:  # noqa: PLR1730
-        input_tokens = 0
-    if output_tokens < 0:  # noqa: PLR1730
-        output_tokens = 0
-    if cached_tokens > input_tokens:
-        cached_tokens = input_tokens
-    elif cached_tokens < 0:
-        cached_tokens = 0
-    pico = (
-        (input_tokens - cached_tokens) * price.input_pusd
-        + cached_tokens * price.cached_input_pusd
-        + output_tokens * price.output_pusd
-    )
-    return -(-pico // PICO_PER_MICRO)
+    """Micro-USD of one request, rounded up. `cached_tokens` are part of `input_tokens`."""
+    return _cost_usd_micro(input_tokens, cached_tokens, output_tokens, *price.per_unit)

@@ -16,7 +16,7 @@ Path = tuple[str | int, ...]
 HIDDEN = "<hidden>"
 SHOWN_MAX = 60
 # Below these words a scalar may be a credential, or a mistyped line that holds one.
-SECRET_WORDS = frozenset({"keys", "api_keys", "proxy"})
+SECRET_WORDS = frozenset({"keys", "api_keys", "proxy", "url", "webhook"})
 # The prefix of most providers' keys, and what precedes or follows a credential in a URL.
 KEY_PREFIX = re.compile(r"(?<![A-Za-z0-9])sk-")
 SECRET_MARKS = re.compile(r"[@?#]|" + KEY_PREFIX.pattern)
@@ -35,12 +35,16 @@ class Place:
 
 @dataclass(slots=True)
 class Problems:
-    """The mistakes of one file. The first about a path stands; what merely follows from it is dropped."""
+    """The mistakes of one file. The first about a path stands; what merely follows from it is dropped.
+
+    Notices are about what is no mistake and may still surprise.
+    """
 
     source: str
     places: Mapping[Path, Place]
     found: list[tuple[int, str]] = field(default_factory=list)
     covered: set[Path] = field(default_factory=set)
+    noted: list[tuple[int, str]] = field(default_factory=list)
 
     def add(
         self,
@@ -58,8 +62,11 @@ class Problems:
             self.covered.add(path)
         place = self.places.get(path)
         shown = found or (place.found if place else "nothing")
-        at = line or (place.line if place else self._line_above(path))
+        at = line or self._line(path)
         self.found.append((at, f"{path_text(path)}: found {shown}, expected {expected}"))
+
+    def note(self, path: Path, text: str) -> None:
+        self.noted.append((self._line(path), f"{path_text(path)}: notice: {text}"))
 
     def covers(self, path: Path) -> bool:
         return any(path[:length] in self.covered for length in range(len(path) + 1))
@@ -67,13 +74,19 @@ class Problems:
     def any_below(self, path: Path) -> bool:
         return any(covered[: len(path)] == path for covered in self.covered)
 
-    def _line_above(self, path: Path) -> int:
+    def _line(self, path: Path) -> int:
         """A key that is not there is reported where its mapping begins."""
-        above = (path[:length] for length in range(len(path) - 1, -1, -1))
+        above = (path[:length] for length in range(len(path), -1, -1))
         return next((self.places[path].line for path in above if path in self.places), 1)
 
     def lines(self) -> list[str]:
-        return [f"{self.source}:{line}: {text}" for line, text in sorted(self.found)]
+        return self._lines(self.found)
+
+    def notices(self) -> list[str]:
+        return self._lines(self.noted)
+
+    def _lines(self, texts: list[tuple[int, str]]) -> list[str]:
+        return [f"{self.source}:{line}: {text}" for line, text in sorted(texts)]
 
 
 def path_text(path: Path) -> str:

@@ -18,7 +18,7 @@ from llmgw.config.problems import HIDDEN, Path, Place, Problems, shown_scalar
 Data = str | list["Data"] | dict[str, "Data"] | None
 
 TEXT_MAX = 4 << 20  # characters; ten thousand tenants with two keys each are 2 MB
-DEPTH_MAX = 32  # the tree needs 7
+DEPTH_MAX = 32  # the tree needs 9
 NODES_MAX = 500_000  # an alias counts at each use, so a bomb of nested aliases ends here
 
 SCALARS = frozenset(

@@ -2,15 +2,20 @@
 
     Config
     ├── server      Server     listeners, processes, sizes, ServerTimeouts, Admin
-    ├── providers   {name: Provider}    Timeouts, Tls
-    ├── models      {name or glob: Model}    Targets, Price
-    ├── tenants     {name: Tenant}    Keys
+    ├── providers   {name: Provider}    Timeouts, Tls, Limits
+    ├── models      {name or glob: Model}    Targets, Price, Limits
+    ├── tenants     {name: Tenant}    Keys, Limits, Budgets, Users, Tags
     ├── routes      {glob: provider name}
+    ├── queue       Queue
+    ├── redis       Redis or None
+    ├── ledger      Ledger
+    ├── alerts      Alerts
     └── log         Log
 
-Times are seconds (float), sizes bytes (int), prices pico-USD per token (int). The tree can be
-pickled: the supervisor hands it to the workers. It holds no gateway key in clear, and its repr
-holds no credential at all. An alias is the word of the file where the program's word differs.
+Times are seconds (float), sizes bytes (int), prices pico-USD (int), budgets micro-USD (int). The
+tree can be pickled: the supervisor hands it to the workers. It holds no gateway key in clear, and
+its repr holds no credential at all. An alias is the word of the file where the program's word
+differs. What bounds and accounts is in `limits`.
 """
 
 from __future__ import annotations
@@ -18,36 +23,19 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from llmgw.config import fields as f
-
-# The alias of `name`: under it an entry of a mapping is told its own name. No key of a file can
-# spell it, because the reader refuses empty keys.
-OWN_NAME = ""
-
-
-class Node(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_alias=True, validate_by_name=True, hide_input_in_errors=True
-    )
-
-
-def name_entries(table: Any) -> Any:
-    """{name: entry} -> the same, each entry told its name."""
-    if not isinstance(table, dict):
-        return table
-    return {
-        name: {**entry, OWN_NAME: name} if isinstance(entry, dict) else entry for name, entry in table.items()
-    }
+from llmgw.config.limits import Alerts, Budget, Ledger, Limits, Queue, Redis, Tag, Users
+from llmgw.config.node import Node, name_entries
 
 
 def digest_of(clear: str) -> str:
     return hashlib.sha256(clear.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Key(Node):
+class AdminKey(Node):
     """A gateway key as its digest. `key` in a file is the clear text, and ends here."""
 
     model_config = ConfigDict(
@@ -80,12 +68,23 @@ class Key(Node):
         return rest | {"key_sha256": digest_of(str(data["key"]))}
 
 
+class Key(AdminKey):
+    limits: Limits = Field(default=Limits(), description="what the key may use of its tenant's share")
+    budgets: tuple[Budget, ...] = Field(default=(), description="what the key may spend")
+    priority: f.PriorityClass = Field(
+        default="interactive", description="interactive, or batch: served when nobody interactive waits"
+    )
+    max_wait_s: f.DurationOrZero = Field(
+        default=0.0, alias="max_wait", description="how long its requests may wait at a limit"
+    )
+
+
 class Admin(Node):
     host: f.Host = Field(
         default="127.0.0.1", description="address of the admin listener; beyond loopback it needs a key"
     )
     port: f.Port = Field(default=9090, description="port of the admin listener; 0 = any free one")
-    keys: tuple[Key, ...] = Field(default=(), description="keys that open the admin listener")
+    keys: tuple[AdminKey, ...] = Field(default=(), description="keys that open the admin listener")
 
 
 class ServerTimeouts(Node):
@@ -136,6 +135,7 @@ class Provider(Node):
     api_version: f.ApiVersion | None = Field(
         default=None, description="azure only: the api-version sent with each call"
     )
+    limits: Limits = Field(default=Limits(), description="what all of the gateway may use of it")
     timeouts: Timeouts = Field(default=Timeouts(), description="deadlines of one call")
     proxy: f.Proxy | None = Field(
         default=None,
@@ -158,7 +158,8 @@ class Target(Node):
 
 
 class Price(Node):
-    """pico-USD per token. The file gives USD per million tokens: "0.15" is 150000."""
+    """pico-USD per token or request. The file gives USD per million tokens ("0.15" is 150000), and
+    USD per request ("0.01" is 10**10)."""
 
     input_pusd: f.Money = Field(alias="input", description="USD per million input tokens")
     output_pusd: f.Money = Field(alias="output", description="USD per million output tokens")
@@ -167,6 +168,14 @@ class Price(Node):
         default_factory=lambda known: known["input_pusd"],
         description="USD per million input tokens read from the provider's cache; default: as input",
     )
+    request_pusd: f.RequestMoney = Field(
+        default=0, alias="request", description="USD per request, beside the tokens"
+    )
+
+    @property
+    def per_unit(self) -> tuple[int, int, int, int]:
+        """Per input, cached input and output token, and per request."""
+        return (self.input_pusd, self.cached_input_pusd, self.output_pusd, self.request_pusd)
 
 
 class Model(Node):
@@ -176,6 +185,17 @@ class Model(Node):
     )
     targets: tuple[Target, ...] = Field(min_length=1, max_length=64, description="who can serve it")
     price: Price | None = Field(default=None, description="default: the price table that ships")
+    limits: Limits = Field(default=Limits(), description="what all tenants together may use of it")
+    estimate: f.Estimate = Field(
+        default="learned",
+        description="a prompt's tokens before it is sent: learned from answers, or exact by the vocabulary",
+    )
+    max_input: f.Tokens | None = Field(
+        default=None, description="tokens that a prompt may have; default: the table that ships"
+    )
+    max_output: f.Tokens | None = Field(
+        default=None, description="tokens that an answer may have; default: the table that ships"
+    )
 
 
 class Tenant(Node):
@@ -186,6 +206,13 @@ class Tenant(Node):
         description="paths its keys may use; default: all if models has *, else those that name a model",
     )
     keys: tuple[Key, ...] = Field(min_length=1, description="its gateway keys")
+    limits: Limits = Field(default=Limits(), description="what all its keys together may use")
+    budgets: tuple[Budget, ...] = Field(default=(), description="what all its keys together may spend")
+    users: Users = Field(default=Users(), description="for each value of the request's user field")
+    tags: dict[f.Label, Tag] = Field(
+        default_factory=dict, description="for the tags that a request names in x-llmgw-tags"
+    )
+    weight: f.Weight = Field(default=1, description="its share where tenants wait for the same limit")
 
 
 class Log(Node):
@@ -207,4 +234,10 @@ class Config(Node):
     routes: dict[f.RouteGlob, f.Label] = Field(
         default_factory=dict, description="provider of every other /v1 path; default: the only provider"
     )
+    queue: Queue = Field(default=Queue(), description="waiting at a limit")
+    redis: Redis | None = Field(
+        default=None, description="shares limits and budgets between machines; default: this machine alone"
+    )
+    ledger: Ledger = Field(default=Ledger(), description="the record of what was used and what it cost")
+    alerts: Alerts = Field(default=Alerts(), description="who is told of a budget that runs out")
     log: Log = Field(default=Log(), description="one JSON line a request")

@@ -14,6 +14,7 @@ from decimal import Decimal
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
 SIZE = re.compile(r"(\d{1,9})(B|KB|MB|GB)", re.ASCII)
 MONEY = re.compile(r"\d{1,9}(?:\.\d{1,6})?", re.ASCII)
+FRACTION = re.compile(r"[01](?:\.\d{1,6})?", re.ASCII)
 INTEGER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
 
 SECONDS = {
@@ -25,6 +26,10 @@ SECONDS = {
 }
 BYTES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 PICO_PER_MICRO = 1_000_000  # USD per million tokens is micro-USD per token; prices are pico-USD per token
+MICRO_PER_USD = 1_000_000
+
+CALENDAR_PERIODS = ("day", "month")
+PERIOD_MIN_S, PERIOD_MAX_S = 60.0, 366 * 86_400.0
 
 
 def is_number(value: object) -> bool:
@@ -82,6 +87,44 @@ def price_pusd(value: object) -> int:
     if not isinstance(value, str) or MONEY.fullmatch(value) is None:
         raise ValueError('USD per million tokens as decimal text with up to 6 decimals, such as "0.15"')
     return int(Decimal(value) * PICO_PER_MICRO)
+
+
+def usd_micro(value: object) -> int:
+    """USD as decimal text ("50.00") in micro-USD; six decimals, so nothing is ever rounded."""
+    if isinstance(value, int) and is_number(value) and value >= 0:
+        return value
+    if not isinstance(value, str) or MONEY.fullmatch(value) is None:
+        raise ValueError('USD as decimal text with up to 6 decimals, such as "50.00"')
+    return int(Decimal(value) * MICRO_PER_USD)
+
+
+def request_pusd(value: object) -> int:
+    """USD per request as decimal text ("0.01") in pico-USD (10**10)."""
+    if isinstance(value, int) and is_number(value) and value >= 0:
+        return value
+    if not isinstance(value, str) or MONEY.fullmatch(value) is None:
+        raise ValueError('USD per request as decimal text with up to 6 decimals, such as "0.01"')
+    return usd_micro(value) * PICO_PER_MICRO
+
+
+def fraction(value: object) -> float:
+    """Above 0, up to 1."""
+    if isinstance(value, str) and FRACTION.fullmatch(value):
+        value = float(value)
+    if not isinstance(value, int | float) or not is_number(value) or not 0 < value <= 1:
+        raise ValueError("a fraction above 0, up to 1, such as 0.8")
+    return float(value)
+
+
+def period(value: object) -> str:
+    """A window that slides, or a period of the calendar; kept as it is written."""
+    try:
+        is_sound = value in CALENDAR_PERIODS or PERIOD_MIN_S <= duration_s(value) <= PERIOD_MAX_S
+    except ValueError:
+        is_sound = False
+    if not is_sound or not isinstance(value, str):
+        raise ValueError("day, month, or a duration from 1m to 366d")
+    return value
 
 
 def integer_between(low: int, high: int) -> Callable[[object], int]:

@@ -41,13 +41,13 @@ class Plan:
     `label` is the model's name in the configuration, which metrics may show.
     """
 
-    __slots__ = ("fixed", "label", "model", "tiers")
+    __slots__ = ("fixed", "label", "model", "targets", "tiers")
 
     def __init__(self, label: str, model: Model | None, targets: Sequence[Target]) -> None:
         self.label = label
         self.model = model
         strategy = model.strategy if model is not None else "ordered"
-        ranked = sorted(targets, key=lambda target: target.priority)
+        self.targets = ranked = sorted(targets, key=lambda target: target.priority)
         self.tiers = [
             Tier(strategy, list(group)) for _, group in groupby(ranked, lambda target: target.priority)
         ]

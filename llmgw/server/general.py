@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from llmgw._wire.call import Call
 from llmgw._wire.serving import Serving
@@ -63,11 +64,18 @@ class Handler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self.head_timer is None and self._current_request is None:
             self.head_timer = self._loop.call_later(self.app.settings.timeouts.header, self.head_is_late)
-        # aiohttp's errors hold what could not be read, several times over: so it gets heads in small pieces.
-        while len(data) > PIECE_BYTES and self._current_request is None:
+        # aiohttp's errors hold what could not be read, several times over: so it gets heads in small pieces,
+        # and nothing behind the first error.
+        while len(data) > PIECE_BYTES and self._current_request is None and not self.is_unreadable:
             super().data_received(data[:PIECE_BYTES])
             data = data[PIECE_BYTES:]
-        super().data_received(data)
+        if not self.is_unreadable:
+            super().data_received(data)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """What waits ends in an error: the connection is to end behind its answer."""
+        return bool(self._messages) and isinstance(self._messages[-1][0], _ErrInfo)
 
     def close_if_resting(self) -> None:
         if self._current_request is None:

@@ -68,6 +68,9 @@ def fill(call: Call, request: web.BaseRequest, max_head: int) -> None:
     call.idempotency_key = printable(headers, "Idempotency-Key") or None
     call.traceparent = printable(headers, "traceparent") or None
     call.beta = printable(headers, "OpenAI-Beta") or None
+    call.max_wait = printable(headers, "x-llmgw-max-wait") or None
+    call.priority = printable(headers, "x-llmgw-priority") or None
+    call.tags = printable(headers, "x-llmgw-tags") or None
     if call.endpoint.startswith("/health/"):
         return
     if not path.startswith("/v1/") or is_respelled(path):

@@ -91,9 +91,13 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "server.admin.host": (old.server.admin.host, new.server.admin.host),
         "server.admin.port": (old.server.admin.port, new.server.admin.port),
         "server.state_dir": (old.server.state_dir, new.server.state_dir),
+        "ledger.path": (old.ledger.path, new.ledger.path),
     }
-    return [
+    problems = [
         f"{path}: changed from {before!r} to {after!r}, which takes a restart"
         for path, (before, after) in pairs.items()
         if before != after
     ]
+    if old.redis != new.redis:  # its URL may hold a password
+        problems.append("redis: changed, which takes a restart")
+    return problems

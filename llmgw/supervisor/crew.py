@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from llmgw._core.segment import Segment
 from llmgw.supervisor.channel import Channel, Kind, Message
 from llmgw.supervisor.child import fork_worker
+from llmgw.supervisor.estate import Estate
 from llmgw.supervisor.link import WorkerLink, WorkerSlot
 from llmgw.supervisor.listen import Listening
 from llmgw.supervisor.wakeup import Wakeup
@@ -54,7 +55,9 @@ class Crew:
         segment: Segment,
         limits: Limits,
         wakeup: Wakeup,
+        estate: Estate,
     ) -> None:
+        self._estate = estate
         self._current = current
         self._worker_main = worker_main
         self._listening = listening
@@ -95,7 +98,9 @@ class Crew:
 
     def _slot(self, index: int, channel: Channel) -> WorkerSlot:
         data, admin = self._listening.data[index], self._listening.admin
-        return WorkerSlot(index, data, admin, self._segment, WorkerLink(channel, self._segment, index))
+        link = WorkerLink(channel, self._segment, index)
+        estate = self._estate
+        return WorkerSlot(index, data, admin, self._segment, link, estate.machine_id, estate.wake_fds)
 
     def _close_in_child(self, index: int, mine: Channel) -> None:
         mine.close()
@@ -163,6 +168,7 @@ class Crew:
                 self._selector.unregister(channel)
             channel.close()
         self._segment.release(worker.index)
+        self._estate.on_death(worker.index)
         worker.on_death(time.monotonic(), self._limits.healthy_s)
         return Death(worker, pid, exit_code, was_ready, last_words)
 

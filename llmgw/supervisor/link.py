@@ -33,6 +33,8 @@ class WorkerSlot:
     admin_socket: socket.socket
     segment: Segment
     link: WorkerLink
+    machine_id: str = ""  # in the fleet; of this run
+    wake_fds: tuple[int, ...] = ()  # an eventfd for each slot: what is released there may be waited for here
 
 
 class WorkerLink:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from llmgw._core.segment import Segment
 from llmgw.supervisor.channel import Kind, Message
 from llmgw.supervisor.crew import Crew, Current, Death, WorkerMain
+from llmgw.supervisor.estate import Estate
 from llmgw.supervisor.listen import Addresses, Listening
 from llmgw.supervisor.reload import Reloads
 from llmgw.supervisor.wakeup import Wakeup
@@ -82,15 +83,17 @@ def _oversee(
     gc.collect()
     gc.freeze()  # what workers inherit stays shared with them
     current = Current(config)
+    estate = Estate(config, segment)
     with Wakeup(SIGNALS) as wakeup:
-        crew = Crew(current, worker_main, listening, segment, limits, wakeup)
+        crew = Crew(current, worker_main, listening, segment, limits, wakeup, estate)
         reloads = Reloads(current, reload, crew, segment, limits.reload_s)
-        overseer = Overseer(current, crew, reloads, listening, on_ready, wakeup, limits)
+        overseer = Overseer(current, crew, reloads, listening, on_ready, wakeup, limits, estate)
         try:
             return overseer.run()
         finally:
             crew.kill()
             crew.close()
+            estate.close()
             gc.unfreeze()
 
 
@@ -141,7 +144,9 @@ class Overseer:
         on_ready: Callable[[Addresses], object],
         wakeup: Wakeup,
         limits: Limits,
+        estate: Estate,
     ) -> None:
+        self._estate = estate
         self._current = current
         self._crew = crew
         self._reloads = reloads
@@ -225,6 +230,7 @@ class Overseer:
 
     def _on_time(self) -> None:
         self._crew.end_stuck()
+        self._estate.on_time(self._current.config.ledger.retention_s)
         if self._drain_until_s is None:
             self._reloads.on_time()
         elif time.monotonic() >= self._drain_until_s and self._crew.alive:

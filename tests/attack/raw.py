@@ -15,6 +15,7 @@ from typing import Any
 
 import httptools
 
+PATIENCE_S = 20.0  # with anything that takes milliseconds on a quiet machine
 RECEIVE_BYTES = 4096  # the smallest receive buffer: a client that takes little
 
 
@@ -57,6 +58,10 @@ class Outcome:
     def statuses(self) -> list[int]:
         return [answer.status for answer in self.answers]
 
+    def patience_s(self, answers: int, quiet_s: float) -> float | None:
+        """How long a silence is to be by now; None for ever."""
+        return quiet_s if quiet_s and sum(answer.is_whole for answer in self.answers) >= answers else None
+
 
 class Answers:
     """All answers in a run of bytes, as llhttp reads them."""
@@ -84,16 +89,25 @@ class Answers:
 
 
 async def attack(
-    port: int, *pieces: bytes, pause_s: float = 0.0, wait_s: float = 5.0, quiet_s: float = 0.0
+    port: int,
+    *pieces: bytes,
+    pause_s: float = 0.0,
+    wait_s: float = PATIENCE_S,
+    quiet_s: float = 0.0,
+    answers: int = 1,
 ) -> Outcome:
-    """Sends the pieces with that pause between them, and reads until the end, `wait_s`, or a silence of `quiet_s`."""
+    """Sends the pieces with that pause between them, and reads until the end, `wait_s`, or a silence of `quiet_s`.
+
+    Silence counts behind so many whole answers only: whoever is slow to answer is not silent. Times
+    count from before the connection, so that none is shorter than the gateway's own.
+    """
     outcome = Outcome()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began_s = monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sending = asyncio.ensure_future(_send(writer, pieces, pause_s))
     try:
         async with asyncio.timeout(wait_s):
-            while data := await asyncio.wait_for(reader.read(65536), quiet_s or None):
+            while data := await asyncio.wait_for(reader.read(65536), outcome.patience_s(answers, quiet_s)):
                 outcome.raw += data
                 outcome.told_s = monotonic() - began_s
             outcome.ended = "eof"

@@ -103,7 +103,10 @@ class Line(asyncio.Protocol):
         self.is_open = True
 
     async def ask(self, data: bytes) -> Reply:
+        """An empty reply where the connection has ended, before or behind the question."""
         self.reply = Reply()
+        if not self.is_open:
+            return self.reply
         self.waiting = asyncio.get_running_loop().create_future()
         self.transport.write(data)
         return await self.waiting

@@ -75,10 +75,10 @@ async def test_bytes_that_never_become_a_request_are_cut_and_not_held(
 ) -> None:
     gateway = start_gateway(default_config(attacked_far.port, server={"timeouts": DEADLINES}))
     (worker,) = gateway.worker_pids()
-    await attack(gateway.port, data, wait_s=0.1)
+    await attack(gateway.port, data)
     before = resident_bytes(worker)
     for _ in range(12):
-        outcome = await attack(gateway.port, data, *([data.rpartition(b" ")[2]] * 200), wait_s=4.0)
+        outcome = await attack(gateway.port, data, *([data.rpartition(b" ")[2]] * 200))
         assert outcome.ended in ("eof", "reset"), outcome
         assert outcome.statuses in ([400], [408], [431], []), outcome.raw[:300]
     assert resident_bytes(worker) - before < 32 * MIB
@@ -90,7 +90,7 @@ async def test_a_header_that_goes_on_to_a_provider_is_printable_or_refused(
     gateway: Gateway, far: FarEnd, name: str, value: str
 ) -> None:
     request = post(chat(), "/v1/chat/completions", f"{name}: {value}".encode("latin-1").decode("latin-1"))
-    outcome = await attack(gateway.port, request.decode().encode("latin-1"), quiet_s=0.3)
+    outcome = await attack(gateway.port, request.decode().encode("latin-1"), quiet_s=0.1)
     assert outcome.statuses == [400], outcome
     assert far.requests == 0
 
@@ -104,7 +104,7 @@ async def test_no_header_of_a_client_goes_on_but_those_that_are_named(gateway: G
     ]  # fmt: skip
     for lane in (PLAIN, OTHER):
         request = post(chat(), "/v1/chat/completions", *extra, *([lane] if lane else []))
-        outcome = await attack(gateway.port, request, quiet_s=0.5)
+        outcome = await attack(gateway.port, request, quiet_s=0.1)
         assert outcome.statuses == [200], outcome
     for arrival in far.seen:
         names = {name.lower() for name, _ in arrival.headers}
@@ -142,7 +142,7 @@ async def test_a_credential_that_is_none_is_answered_401_and_never_shown(
     request = (
         post(chat(), "/v1/chat/completions", "Authorization: " + value, key=None).decode().encode("latin-1")
     )
-    outcome = await attack(gateway.port, request, quiet_s=0.3)
+    outcome = await attack(gateway.port, request, quiet_s=0.1)
     assert outcome.statuses == [401], outcome
     assert outcome.answers[0].error["code"] == "invalid_api_key"
     assert b"wrong" not in outcome.raw
@@ -154,11 +154,11 @@ async def test_a_client_that_asks_first_whether_to_send_its_body_is_told(
 ) -> None:
     body = chat("x" * 3_000)
     head = post(b"", "/v1/chat/completions", "Expect: 100-continue").replace(b": 0", b": %d" % len(body))
-    outcome = await attack(gateway.port, head, body, pause_s=0.2, quiet_s=0.5)
+    outcome = await attack(gateway.port, head, body, pause_s=0.2, quiet_s=0.1, answers=2)
     assert outcome.raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
-    unknown = await attack(gateway.port, head.replace(CLIENT_KEY.encode(), b"wrong"), quiet_s=0.5)
+    unknown = await attack(gateway.port, head.replace(CLIENT_KEY.encode(), b"wrong"), quiet_s=0.1)
     assert unknown.statuses == [401], unknown
-    odd = await attack(gateway.port, head.replace(b"100-continue", b"200-ok"), body, quiet_s=0.5)
+    odd = await attack(gateway.port, head.replace(b"100-continue", b"200-ok"), body, quiet_s=0.1)
     assert odd.statuses[0] in (400, 417), odd
     assert far.requests == 1
 
@@ -183,7 +183,7 @@ async def test_what_was_refused_is_counted_and_logged_once_each_without_its_byte
         b"GARBAGE " + secret.encode() + b"\r\n\r\n",
     ]
     for data in bad:
-        await attack(gateway.port, data, quiet_s=0.3)
+        await attack(gateway.port, data, quiet_s=0.1)
     texts = [str(line) for line in await gateway.log_lines(len(bad))]
     assert gateway.metrics().total("llm_requests_total") - before == len(bad)
     assert secret not in gateway.metrics_text()

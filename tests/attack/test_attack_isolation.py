@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import subprocess
 import sys
@@ -73,7 +72,7 @@ async def run_swarm(start_gateway: Callable[..., Gateway], mock: MockProcess, to
     assert await settled(gateway, mock, pids) == files
     assert gateway.worker_pids() == pids
     assert [line for line in gateway.own_lines if "error" in line or "Traceback" in line] == []
-    outcome = await attack(gateway.port, post(chat("nonce-cafe")), quiet_s=1.0)
+    outcome = await attack(gateway.port, post(chat("nonce-cafe")), quiet_s=0.1)
     assert outcome.statuses == [200]
 
 
@@ -87,9 +86,15 @@ async def settled(gateway: Gateway, mock: MockProcess, pids: list[int]) -> list[
             and counted(gateway, mock)["open_connections"] == 1  # the one that asks
         )
 
-    await wait_for("nothing is under way", is_quiet, 30.0)
-    await asyncio.sleep(0.1)
-    return [open_files(pid) for pid in pids]
+    await wait_for("nothing is under way", is_quiet, 60.0)
+    known: list[list[int]] = []
+
+    def is_the_same_for_a_while() -> bool:
+        known.append([open_files(pid) for pid in pids])
+        return len(known) > 10 and len({*map(tuple, known[-10:])}) == 1
+
+    await wait_for("no file is opened or closed", is_the_same_for_a_while)
+    return known[-1]
 
 
 async def test_nobody_gets_another_s_answer_and_nothing_is_left_behind(

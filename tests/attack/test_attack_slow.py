@@ -16,9 +16,10 @@ DEADLINE_S = 0.4  # of heads and bodies, in conftest
 KEEP_ALIVE_S = 2.0
 LINGER_S = 5.0  # of a connection that is to close, for its client to read the answer
 SEND_S = 1.0
-TICKS_S = 0.1  # how much later than its deadline the wheel may come
-NOISE_S = 1.0  # of a busy machine
-LEFT_S = SEND_S + KEEP_ALIVE_S + 5.0
+EARLY_S = 0.05  # how much sooner a clock of coarse ticks may strike
+NOISE_S = 6.0  # of a busy machine, and of the wheel's ticks; less than what would drip on
+LEFT_S = SEND_S + KEEP_ALIVE_S + 5.0 + NOISE_S
+DRIP_S = 0.1  # a hundred drops outlast every deadline and its noise
 
 BODY = chat("x" * 2_000)
 FAST = post(BODY)
@@ -28,13 +29,18 @@ UPLOAD = post(BODY, "/v1/files").replace(b"application/json", b"application/octe
 LANES = {"fast": FAST, "general": GENERAL, "chunked": CHUNKED, "upload": UPLOAD}
 
 
+@pytest.fixture(scope="module")
+def attacked_gateway(hasty_gateway: Gateway) -> Gateway:
+    return hasty_gateway
+
+
 def head_size(request: bytes) -> int:
     return request.index(b"\r\n\r\n") + 4
 
 
 def assert_cut_in_time(outcome: Outcome, after_s: float, answers: int) -> None:
     assert outcome.ended in ("eof", "reset"), outcome
-    assert after_s - 0.05 < outcome.took_s < after_s + TICKS_S + NOISE_S, outcome
+    assert after_s - EARLY_S < outcome.took_s < after_s + NOISE_S, outcome
     assert len(outcome.answers) == answers, outcome
     if answers and outcome.answers[-1].status != 200:
         assert outcome.answers[-1].status == 408
@@ -43,7 +49,7 @@ def assert_cut_in_time(outcome: Outcome, after_s: float, answers: int) -> None:
 
 def assert_told_in_time(outcome: Outcome, answers: int) -> None:
     """The last answer is a 408 that came at the deadline; the connection may linger for the client to read it."""
-    assert DEADLINE_S - 0.05 < outcome.told_s < DEADLINE_S + TICKS_S + NOISE_S, outcome
+    assert DEADLINE_S - EARLY_S < outcome.told_s < DEADLINE_S + NOISE_S, outcome
     assert outcome.statuses == [200] * (answers - 1) + [408], outcome
     assert outcome.answers[-1].error["code"] == "request_timeout"
     assert not outcome.answers[-1].keeps_alive
@@ -72,7 +78,7 @@ async def test_a_head_that_stops_in_the_middle_is_cut(
 async def test_a_head_that_drips_is_cut(gateway: Gateway, far: FarEnd, lane: str, is_first: bool) -> None:
     earlier, count = before(is_first)
     drops = [bytes([byte]) for byte in LANES[lane][:100]]
-    outcome = await attack(gateway.port, *earlier, *drops, pause_s=0.02)
+    outcome = await attack(gateway.port, *earlier, *drops, pause_s=DRIP_S)
     assert_cut_in_time(outcome, DEADLINE_S, len(outcome.answers))
     assert outcome.statuses in ([200] * count, [200] * count + [408])
     assert far.requests == count
@@ -81,7 +87,7 @@ async def test_a_head_that_drips_is_cut(gateway: Gateway, far: FarEnd, lane: str
 async def test_a_head_of_the_general_lane_that_drips_behind_another_is_cut(gateway: Gateway) -> None:
     """The second request of a connection that was handed over already."""
     drops = [bytes([byte]) for byte in GENERAL[:100]]
-    outcome = await attack(gateway.port, GENERAL, *drops, pause_s=0.02)
+    outcome = await attack(gateway.port, GENERAL, *drops, pause_s=DRIP_S)
     assert_cut_in_time(outcome, DEADLINE_S, 1)
     outcome = await attack(gateway.port, GENERAL + GENERAL[:60])
     assert outcome.statuses in ([200], [200, 408])
@@ -98,7 +104,9 @@ async def test_a_body_that_stalls_or_drips_is_answered_408_and_cut(
     request = LANES[lane]
     at = head_size(request) + 50
     drops = [bytes([byte]) for byte in request[at : at + 100]] if drips else []
-    outcome = await attack(gateway.port, *earlier, request[:at], *drops, pause_s=0.02, quiet_s=1.5)
+    outcome = await attack(
+        gateway.port, *earlier, request[:at], *drops, pause_s=DRIP_S, quiet_s=0.1, answers=count + 1
+    )
     assert_told_in_time(outcome, count + 1)
     assert far.requests == count
 
@@ -109,7 +117,7 @@ async def test_an_upload_that_stalls_or_drips_is_cut_and_never_complete_at_the_p
 ) -> None:
     at = head_size(UPLOAD) + 50
     drops = [bytes([byte]) for byte in UPLOAD[at : at + 100]] if drips else []
-    outcome = await attack(gateway.port, UPLOAD[:at], *drops, pause_s=0.02, quiet_s=1.5)
+    outcome = await attack(gateway.port, UPLOAD[:at], *drops, pause_s=DRIP_S, quiet_s=0.1)
     assert_told_in_time(outcome, 1)
     await far.wait(lambda mock: mock.in_flight == 0)
     assert [arrival.body for arrival in far.seen if arrival.ended == "complete"] == []
@@ -124,7 +132,7 @@ async def test_a_large_body_of_somebody_unknown_is_refused_before_it_is_sent(
         post(b"", path, key=key).replace(b": 0", b": 900000"),
         post_chunked(b"", path, key=key)[:-5] + b"900000\r\n",
     ):
-        outcome = await attack(gateway.port, request + b"x" * 1_000, wait_s=0.3)
+        outcome = await attack(gateway.port, request + b"x" * 1_000, quiet_s=0.1)
         assert outcome.statuses == [401], outcome
         assert not outcome.answers[0].keeps_alive
     assert far.requests == 0
@@ -138,11 +146,8 @@ async def test_a_connection_whose_request_will_never_be_whole_does_not_outlive_i
         post(b"", key="wrong").replace(b": 0", b": 900000"),
         post_chunked(b"", key="wrong")[:-5] + b"900000\r\n",
     ]
-    silent = [attack(gateway.port, request, wait_s=LINGER_S + 3.0) for request in (*late, *unknown)]
-    talking = [
-        attack(gateway.port, request, *([b"x" * 1_000] * 5_000), pause_s=0.002, wait_s=LINGER_S + 3.0)
-        for request in unknown
-    ]
+    silent = [attack(gateway.port, request) for request in (*late, *unknown)]
+    talking = [attack(gateway.port, request, *([b"x" * 1_000] * 5_000), pause_s=0.005) for request in unknown]
     for outcome in await asyncio.gather(*silent, *talking):
         assert outcome.statuses[0] in (401, 408), outcome
         assert outcome.ended in ("eof", "reset")
@@ -152,19 +157,21 @@ async def test_a_connection_whose_request_will_never_be_whole_does_not_outlive_i
 async def test_connections_that_say_nothing_are_left_in_time(gateway: Gateway) -> None:
     outcome = await attack(gateway.port)
     assert (outcome.ended, outcome.raw) == ("eof", b"")
-    assert outcome.took_s < DEADLINE_S + TICKS_S + NOISE_S
+    assert outcome.took_s < DEADLINE_S + NOISE_S
     requests = (post(chat()), post_chunked(chat()), get("/v1/models"), get("/health/live"))
     for outcome in await asyncio.gather(*(attack(gateway.port, request) for request in requests)):
         assert (outcome.statuses, outcome.ended) == ([200], "eof")
-        assert KEEP_ALIVE_S - 0.1 < outcome.took_s < KEEP_ALIVE_S + TICKS_S + NOISE_S
+        assert KEEP_ALIVE_S - EARLY_S < outcome.took_s < KEEP_ALIVE_S + NOISE_S
 
 
 async def test_a_thousand_stalled_connections_do_not_keep_others_from_being_served(gateway: Gateway) -> None:
-    stalled = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(1_000)]
+    stalled: list[socket.socket] = []
     try:
-        for number, client in enumerate(stalled):
-            client.sendall((FAST, GENERAL, CHUNKED, b"")[number % 4][: 40 + number % 200])
-        outcome = await attack(gateway.port, post(chat()), quiet_s=0.3)
+        for number in range(1_000):
+            stalled.append(socket.create_connection(("127.0.0.1", gateway.port)))
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # cut already, if we stood still
+                stalled[-1].sendall((FAST, GENERAL, CHUNKED, b"")[number % 4][: 40 + number % 200])
+        outcome = await attack(gateway.port, post(chat()), quiet_s=0.1)
         assert outcome.statuses == [200]
         ports = {client.getsockname()[1] for client in stalled}
         await wait_for("all of them are cut", lambda: not ports & served_ports(gateway.port), LEFT_S)

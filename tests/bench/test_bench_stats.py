@@ -76,7 +76,7 @@ def test_a_trees_cpu_time_holds_that_of_children_living_and_dead():
             used = proctree.usage(process.pid)
         finally:
             process.kill()
-    assert 0.38 <= used.cpu_s <= 1.0
+    assert 0.38 <= used.cpu_s <= 2.0  # two starts of Python come to it
     assert used.rss_bytes > 1_000_000
     assert used.processes == 1
 

@@ -1,7 +1,8 @@
 """File pairs: a configuration above the line, below it what must come of it.
 
 Below stands either an excerpt of the tree (`path/to/value = JSON`, "|" for a slash in a name) or,
-for a file that must be refused, every problem, without the file's name: `LINE: path: found ...`.
+for a file that must be refused, every problem, or for one that may surprise, every notice; both
+without the file's name: `LINE: path: found ...`.
 """
 
 import json
@@ -54,6 +55,18 @@ def test_a_bad_file_has_every_mistake_reported_at_once(case: Path) -> None:
     assert [line.removeprefix(f"{SOURCE}:") for line in refusal.value.problems] == below.splitlines()
 
 
-def test_every_case_is_one_of_the_two_kinds() -> None:
-    assert len(CASES) > 30
-    assert all(case.name.startswith(("good-", "bad-")) for case in CASES)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name.startswith("notice")], ids=lambda c: c.stem
+)
+def test_a_legal_file_that_may_surprise_is_served_with_these_notices(case: Path, tmp_path: Path) -> None:
+    text, below, environ = parts(case)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text, encoding="utf-8")
+    problems, notices = config.check(path, environ)
+    assert problems == []
+    assert [line.removeprefix(f"{path}:") for line in notices] == below.splitlines()
+
+
+def test_every_case_is_one_of_the_three_kinds() -> None:
+    assert len(CASES) > 40
+    assert all(case.name.startswith(("good-", "bad-", "notice-")) for case in CASES)

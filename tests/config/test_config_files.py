@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmgw import config
+from llmgw import cli, config
 from llmgw.errors import ConfigError
 
 CA_FILE = Path(__file__).with_name("own-ca.pem")  # self-signed, for no host; its key was thrown away
@@ -42,7 +42,24 @@ def test_what_holds_no_certificate_is_refused(path: Path, content: bytes) -> Non
 def test_checking_a_file_says_what_loading_it_would(path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
         config.load_file(path, {})
-    assert config.check(path, {}) == refusal.value.problems
+    assert config.check(path, {}).problems == refusal.value.problems
     assert [line.split(": ")[1] for line in refusal.value.problems] == ["providers.own.tls.ca_file"]
     shutil.copy(CA_FILE, path.with_name("own-ca.pem"))
-    assert config.check(path, {}) == []
+    assert config.check(path, {}).problems == []
+
+
+def test_the_command_prints_notices_and_is_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("""
+providers: {mock: {dialect: mock, limits: {rpm: 0}}}
+models: {mock: {targets: [{provider: mock}]}}
+tenants: {demo: {keys: [{name: demo, key: sk-demo}]}}
+""")
+    assert cli.main(["check", str(path)]) == 0
+    notice = f"{path}:2: providers.mock.limits.rpm: notice: 0 refuses every request"
+    assert capsys.readouterr().out.splitlines() == [notice, f"{path}: good"]
+    path.write_text(path.read_text().replace("sk-demo", "''"))
+    assert cli.main(["check", str(path)]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == notice

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw.config import Model, Price, Target, cost_usd_micro, price_of, prices
+from llmgw.config import Bounds, Model, Price, Target, bounds_of, cost_usd_micro, price_of, prices
 
 TARGETS = (Target(provider="p"),)
 TOKENS = st.integers(0, 10**9)
 PUSD = st.integers(0, 10**9)
-PRICES = st.tuples(PUSD, PUSD, PUSD).map(
-    lambda each: Price(input_pusd=each[0], output_pusd=each[1], cached_input_pusd=each[2])
+PRICES = st.tuples(PUSD, PUSD, PUSD, PUSD).map(
+    lambda each: Price(
+        input_pusd=each[0], output_pusd=each[1], cached_input_pusd=each[2], request_pusd=each[3]
+    )
 )
 
 
@@ -73,7 +75,10 @@ def test_a_cost_is_the_exact_sum_rounded_up(price: Price, asked: int, cached: in
     cached = min(cached, asked)
     cost = cost_usd_micro(price, asked, cached, answered)
     exact = (
-        (asked - cached) * price.input_pusd + cached * price.cached_input_pusd + answered * price.output_pusd
+        (asked - cached) * price.input_pusd
+        + cached * price.cached_input_pusd
+        + answered * price.output_pusd
+        + price.request_pusd
     )
     assert (cost - 1) * 10**6 < exact <= cost * 10**6
 
@@ -91,7 +96,24 @@ def test_a_known_bill() -> None:
     assert cost_usd_micro(price, 1000, 400, 500) == 420  # 600 x 0.15 + 400 x 0.075 + 500 x 0.60 USD/M
     assert cost_usd_micro(price, 1, 0, 0) == 1
     assert cost_usd_micro(price, 0, 0, 0) == 0
+    assert cost_usd_micro(price.model_copy(update={"request_pusd": 10**10}), 1, 0, 0) == 10_001
     assert cost_usd_micro(price, 1000, -7, -7) == cost_usd_micro(price, 1000, 0, 0) == 150
+
+
+def test_a_model_takes_what_its_own_words_say_and_else_what_the_table_does() -> None:
+    listed = Bounds(max_input_tokens=128_000, max_output_tokens=16_384)
+    assert bounds_of(None, "gpt-4o") == bounds_of(None, "gpt-4o-2024-08-06") == listed
+    assert bounds_of(Model(name="x", targets=TARGETS), "gpt-4o") == listed
+    assert bounds_of(Model(name="x", targets=TARGETS, max_output=5), "gpt-4o") == Bounds(128_000, 5)
+    assert bounds_of(Model(name="x", targets=TARGETS, max_input=7), "gpt-4o") == Bounds(7, 16_384)
+    both = Model(name="x", targets=TARGETS, max_input=7, max_output=5)
+    assert bounds_of(both, "gpt-4o") == bounds_of(both, "my-own") == Bounds(7, 5)
+
+
+@pytest.mark.parametrize("name", ["", "my-own", "gpt-4o" * 500])
+def test_what_a_model_takes_is_unknown_where_nobody_says(name: str) -> None:
+    assert bounds_of(None, name) == Bounds(None, None)
+    assert bounds_of(Model(name="x", targets=TARGETS, max_output=5), name) == Bounds(None, 5)
 
 
 def test_the_table_names_its_source_and_holds_sound_entries() -> None:
@@ -102,6 +124,7 @@ def test_the_table_names_its_source_and_holds_sound_entries() -> None:
         words = {"provider", "input", "output", "cached_input", "max_input", "max_output"}
         assert set(entry) <= words, name
         assert all(re.fullmatch(r"\d+(\.\d{1,6})?", entry[word]) for word in ("input", "output")), name
-        price = prices.price_table()[name]
+        price, bounds = prices.table()[name]
+        assert all(bound is None or 0 < bound <= 10**8 for bound in bounds), name
         assert 0 < price.cached_input_pusd <= price.input_pusd, name
         assert price.output_pusd >= price.input_pusd or "embedding" in name, name

@@ -28,10 +28,12 @@ tenants:
       - {name: web, key: "Cl1entS3cretZ"}
       - name: env
         key: "${CLIENT_KEY}"
+redis: {url: "rediss://me:R3d1sS3cretZ@cache.example:6379/0"}
+alerts: {webhook: "https://hooks.example/T0/H00kS3cretZ"}
 """
 ENVIRON = {"PROVIDER_KEY": "Prov1derEnvS3cretZ", "CLIENT_KEY": "Cl1entEnvS3cretZ"}
 GATEWAY_KEYS = ["Adm1nS3cretZ", "Cl1entS3cretZ", "Cl1entEnvS3cretZ"]
-PROVIDER_SECRETS = ["Prov1derS3cretZ", "Prov1derEnvS3cretZ", "Pr0xyS3cretZ"]
+PROVIDER_SECRETS = ["Prov1derS3cretZ", "Prov1derEnvS3cretZ", "Pr0xyS3cretZ", "R3d1sS3cretZ", "H00kS3cretZ"]
 SLIP_TEXTS = [
     "",
     " ",
@@ -122,6 +124,15 @@ SLIPS = [
     ("openai:\n", "openai: >\n"),
     ('"Cl1entS3cretZ"', '"${Cl1entS3cretZ}"'),
     ("@proxy.example:3128", "@proxy.example:99999"),
+    ("/0", "/zero"),
+    ("rediss://", "redis:/"),
+    ("url:", "urls:"),
+    ("url: ", "url:"),
+    ("@cache.example", "/@cache.example"),
+    ('"rediss://me:R3d1sS3cretZ@cache.example:6379/0"', '"R3d1sS3cretZ"'),
+    ("webhook: ", "webhook:"),
+    ("webhook: ", "hook: "),
+    ("https://hooks", "hooks"),
     ("models:\n", "models:\n  sk-S3cret: {}\n"),
     ("tenants:\n", "tenants:\n  sk-S3cret x: {}\n"),
 ]
@@ -150,14 +161,14 @@ def test_any_text_is_a_tree_or_a_refusal(text: str) -> None:
 def test_a_file_that_is_none_is_a_refusal_too(tmp_path: Path) -> None:
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(b"tenants: {caf\xe9: {}}")
-    assert config.check(latin, {}) == [
+    assert config.check(latin, {}).problems == [
         f"{latin}:1: (file): found a byte that is no UTF-8, expected UTF-8 text"
     ]
     absent = tmp_path / "absent.yaml"
-    assert config.check(absent, {}) == [
+    assert config.check(absent, {}).problems == [
         f"{absent}:1: (file): found No such file or directory, expected a readable file"
     ]
-    assert config.check(tmp_path, {}) == [
+    assert config.check(tmp_path, {}).problems == [
         f"{tmp_path}:1: (file): found Is a directory, expected a readable file"
     ]
     with pytest.raises(ConfigError):

@@ -29,9 +29,40 @@ def test_a_price_is_exact_to_the_pico_dollar(pusd: int) -> None:
     assert units.price_pusd(f"{pusd // 10**6}.{pusd % 10**6:06}") == pusd
 
 
+@given(st.integers(0, 10**15 - 1))
+def test_an_amount_of_money_is_exact_to_the_micro_dollar(usd_micro: int) -> None:
+    text = f"{usd_micro // 10**6}.{usd_micro % 10**6:06}"
+    assert units.usd_micro(text) == usd_micro
+    assert units.request_pusd(text) == usd_micro * 10**6
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0.0", "1.1", "1.000001", "2", "-0.5", "80%", ".8", "0,8", "1e-1", "", "nan"]
+)
+def test_a_fraction_is_above_zero_and_at_most_one(text: str) -> None:
+    with pytest.raises(ValueError, match="a fraction"):
+        units.fraction(text)
+
+
+@given(st.integers(1, 10**6))
+def test_a_fraction_is_its_decimal_text(millionths: int) -> None:
+    assert units.fraction(f"{millionths // 10**6}.{millionths % 10**6:06}") == millionths / 10**6
+
+
+@pytest.mark.parametrize(
+    "text", ["59.999999s", "0d", "366.000001d", "1w", "DAY", "days", "year", "", "3600", None, 3600]
+)
+def test_a_period_is_a_duration_within_a_year_or_a_word_of_the_calendar(text: object) -> None:
+    with pytest.raises(ValueError, match="day, month, or a duration"):
+        units.period(text)
+
+
 @given(st.text(max_size=8))
 def test_no_text_is_read_as_a_number_by_accident(text: str) -> None:
-    for parse in (units.duration_s, units.size_bytes, units.price_pusd, units.boolean):
+    for parse in (
+        units.duration_s, units.size_bytes, units.price_pusd, units.usd_micro, units.request_pusd,
+        units.fraction, units.boolean,
+    ):  # fmt: skip
         try:
             value = parse(text)
         except ValueError:
@@ -56,8 +87,13 @@ def test_a_size_needs_a_whole_number_and_its_unit(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1,5", "$1", "-1", "1e2", "0.1234567", ".5", "nan", "1_0"])
 def test_money_is_plain_decimal_text(text: str) -> None:
-    with pytest.raises(ValueError, match="USD per million"):
-        units.price_pusd(text)
+    for parse, expected in (
+        (units.price_pusd, "USD per million"),
+        (units.request_pusd, "USD per request"),
+        (units.usd_micro, "USD as decimal"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            parse(text)
 
 
 @pytest.mark.parametrize("value", ["01", "1.0", "0x1", "1_0", "", "-1", "9" * 30, True, None, [], 1.0, 11])
@@ -75,9 +111,12 @@ def test_a_switch_is_true_or_false_and_nothing_else(value: object) -> None:
 def test_numbers_from_code_pass_as_they_are_but_not_below_zero() -> None:
     assert units.duration_s(0.25) == 0.25
     assert units.size_bytes(7) == 7
-    assert units.price_pusd(7) == 7
-    for parse in (units.duration_s, units.size_bytes, units.price_pusd):
-        with pytest.raises(ValueError, match="a duration|a size|USD"):
+    assert units.price_pusd(7) == units.usd_micro(7) == units.request_pusd(7) == 7
+    assert units.fraction(1) == 1.0
+    for parse in (
+        units.duration_s, units.size_bytes, units.price_pusd, units.usd_micro, units.request_pusd, units.fraction
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="a duration|a size|USD|a fraction"):
             parse(-1)
 
 

@@ -1,3 +1,4 @@
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,35 @@ async def mock(start_mock: Callable[..., Awaitable[Mock]]) -> Mock:
     return await start_mock()
 
 
+@pytest.fixture(scope="module")
+def odd_socket() -> Iterator[socket.socket]:
+    """Where the odd providers of a module's tests listen, one after the other."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
 @pytest.fixture
-async def odd() -> AsyncIterator[OddServer]:
+async def odd(odd_socket: socket.socket) -> AsyncIterator[OddServer]:
     """A provider whose answers are the bytes that the test says."""
-    server = await OddServer().start()
+    server = await OddServer().start(odd_socket.dup())
     yield server
     await server.close()
+
+
+@pytest.fixture(scope="module")
+def shared_odd_gateway(
+    odd_socket: socket.socket, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    gateway = Gateway(tmp_path_factory.mktemp("odd"), default_config(odd_socket.getsockname()[1])).start()
+    yield gateway
+    gateway.kill()
+
+
+@pytest.fixture
+async def odd_gateway(shared_odd_gateway: Gateway, odd: OddServer) -> Gateway:
+    """The default gateway in front of `odd`, one for all tests of a module. Its log starts empty."""
+    await shared_odd_gateway.forget_log()
+    return shared_odd_gateway
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl as tls
 import threading
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class FarEnd:
     def requests(self) -> int:
         return self.call(lambda mock: mock.seen.requests)
 
-    async def wait(self, condition: Callable[[Mock], bool], timeout_s: float = 5.0) -> None:
+    async def wait(self, condition: Callable[[Mock], bool], timeout_s: float = DEADLINE_S) -> None:
         waiting = asyncio.run_coroutine_threadsafe(self.mock.wait(condition, timeout_s), self._loop)
         await asyncio.wrap_future(waiting)
 
@@ -87,9 +88,8 @@ class OddServer:
         self.is_early = False
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def start(self) -> OddServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def start(self, listening: socket.socket) -> OddServer:
+        self._server = await asyncio.start_server(self._serve, sock=listening)
         return self
 
     async def close(self) -> None:

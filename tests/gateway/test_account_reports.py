@@ -2,17 +2,9 @@
 
 import json
 
-import pytest
-from farend import OddServer
-from gatewayrig import Gateway, default_config
 from wireclient import chat, exchange, post
 
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "mock"}
-
-
-@pytest.fixture
-async def reporting(start_gateway, odd: OddServer) -> Gateway:
-    return start_gateway(default_config(odd.port))
 
 
 def whole(usage: str) -> bytes:
@@ -48,12 +40,12 @@ NONSENSE = [
 ]
 
 
-async def test_a_report_that_cannot_be_true_is_replaced_by_an_estimate(reporting, odd):
+async def test_a_report_that_cannot_be_true_is_replaced_by_an_estimate(odd_gateway, odd):
     for usage in NONSENSE:
         odd.replies = [whole(usage)]
-        answer = await exchange(reporting.port, post(chat()))
+        answer = await exchange(odd_gateway.port, post(chat()))
         assert answer.status == 200
-        line = await reporting.log_line(answer.header("x-request-id"))
+        line = await odd_gateway.log_line(answer.header("x-request-id"))
         assert line["usage_source"] == "estimated", usage
         assert 0 < line["input_tokens"] < 100, usage
         assert line["output_tokens"] == 3, usage  # "four score"
@@ -72,66 +64,66 @@ BELIEVED = [
 ]
 
 
-async def test_a_report_is_taken_as_it_stands(reporting, odd):
+async def test_a_report_is_taken_as_it_stands(odd_gateway, odd):
     for usage, expected in BELIEVED:
         odd.replies = [whole(usage)]
-        answer = await exchange(reporting.port, post(chat()))
-        line = await reporting.log_line(answer.header("x-request-id"))
+        answer = await exchange(odd_gateway.port, post(chat()))
+        line = await odd_gateway.log_line(answer.header("x-request-id"))
         assert line["usage_source"] == "reported", usage
         assert (line["input_tokens"], line["output_tokens"], line["cached_tokens"]) == expected, usage
 
 
-async def test_more_cached_tokens_than_input_make_nothing_cheaper_than_the_input(reporting, odd):
+async def test_more_cached_tokens_than_input_make_nothing_cheaper_than_the_input(odd_gateway, odd):
     odd.replies = [
         whole('{"prompt_tokens":10,"completion_tokens":0,"prompt_tokens_details":{"cached_tokens":900}}')
     ]
-    answer = await exchange(reporting.port, post(chat()))
-    line = await reporting.log_line(answer.header("x-request-id"))
+    answer = await exchange(odd_gateway.port, post(chat()))
+    line = await odd_gateway.log_line(answer.header("x-request-id"))
     assert line["cost_usd"] == 0.000005  # ten tokens from the cache at half a dollar a million
 
 
-async def test_usage_in_every_chunk_counts_once_and_the_last_is_it(reporting, odd):
+async def test_usage_in_every_chunk_counts_once_and_the_last_is_it(odd_gateway, odd):
     events = [chunk("a", usage={"prompt_tokens": 7, "completion_tokens": number}) for number in (1, 2, 3)]
     odd.replies = [streamed(*events, b"[DONE]")]
-    answer = await exchange(reporting.port, post(chat(stream=True)))
+    answer = await exchange(odd_gateway.port, post(chat(stream=True)))
     assert answer.text == "aaa"
-    line = await reporting.log_line()
+    line = await odd_gateway.log_line()
     assert (line["input_tokens"], line["output_tokens"], line["usage_source"]) == (7, 3, "reported")
 
 
-async def test_an_event_without_choices_that_brings_no_usage_is_passed_on(reporting, odd):
+async def test_an_event_without_choices_that_brings_no_usage_is_passed_on(odd_gateway, odd):
     """Azure's first one: what its filter thought of the prompt."""
     first = json.dumps(CHUNK | {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}).encode()
     report = json.dumps(
         CHUNK | {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1}}
     ).encode()
     odd.replies = [streamed(first, chunk("a"), report, b"[DONE]")]
-    answer = await exchange(reporting.port, post(chat(stream=True)))
+    answer = await exchange(odd_gateway.port, post(chat(stream=True)))
     assert answer.events == [first, chunk("a"), b"[DONE]"]
-    assert (await reporting.log_line())["input_tokens"] == 7
+    assert (await odd_gateway.log_line())["input_tokens"] == 7
 
 
-async def test_what_stands_behind_the_end_of_a_stream_is_not_passed_on(reporting, odd):
+async def test_what_stands_behind_the_end_of_a_stream_is_not_passed_on(odd_gateway, odd):
     odd.replies = [streamed(chunk("a"), b"[DONE]", chunk("more"), b"[DONE]")]
-    answer = await exchange(reporting.port, post(chat(stream=True)))
+    answer = await exchange(odd_gateway.port, post(chat(stream=True)))
     assert answer.events == [chunk("a"), b"[DONE]"]
     assert answer.is_whole
 
 
-async def test_an_end_without_its_blank_line_is_an_end(reporting, odd):
+async def test_an_end_without_its_blank_line_is_an_end(odd_gateway, odd):
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     odd.replies = [head + b"data: " + chunk("a") + b"\n\ndata: [DONE]" + odd.END]
-    answer = await exchange(reporting.port, post(chat(stream=True)))
+    answer = await exchange(odd_gateway.port, post(chat(stream=True)))
     assert [event.strip() for event in answer.events] == [chunk("a"), b"[DONE]"]
     assert answer.is_whole
-    assert (await reporting.log_line())["error_code"] is None
+    assert (await odd_gateway.log_line())["error_code"] is None
 
 
-async def test_a_report_in_a_failed_request_is_not_charged(reporting, odd):
+async def test_a_report_in_a_failed_request_is_not_charged(odd_gateway, odd):
     body = b'{"error":{"message":"no"},"usage":{"prompt_tokens":5,"completion_tokens":2}}'
     odd.replies = [
         b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     ]
-    answer = await exchange(reporting.port, post(chat()))
+    answer = await exchange(odd_gateway.port, post(chat()))
     assert (answer.status, answer.body) == (400, body)
-    assert (await reporting.log_line())["cost_usd"] is None
+    assert (await odd_gateway.log_line())["cost_usd"] is None

@@ -12,6 +12,7 @@ from gatewayrig import CLIENT_KEY, POLL_S, Gateway, up
 from openai import AsyncOpenAI
 from wireclient import chat, exchange, get, post, post_chunked, wire_to
 
+NAMES = ("deaf", "deafer", "up", "first", "idle", "total")
 ASK = [{"role": "user", "content": "hello"}]
 
 
@@ -35,13 +36,14 @@ def timed_gateway(shared_far, deaf_port, tmp_path_factory) -> Iterator[Gateway]:
         "server": {"timeouts": {"body": "400ms", "header": "400ms", "keep_alive": "500ms"}},
         "providers": {
             "deaf": up(deaf_port, timeouts={"connect": "300ms"}),
+            "deafer": up(deaf_port, timeouts={"connect": "60s", "first_token": "60s"}),
             "up": up(port),
-            "first": up(port, timeouts={"first_token": "200ms"}),
-            "idle": up(port, timeouts={"idle": "300ms"}),
-            "total": up(port, timeouts={"total": "600ms"}),
+            "first": up(port, timeouts={"first_token": "1s"}),
+            "idle": up(port, timeouts={"idle": "1s"}),
+            "total": up(port, timeouts={"total": "2s"}),
         },
         "models": {
-            **{name: {"targets": [{"provider": name}]} for name in ("deaf", "up", "first", "idle", "total")},
+            **{name: {"targets": [{"provider": name}]} for name in NAMES},
             "deaf-or-up": {"strategy": "ordered", "targets": [{"provider": "deaf"}, {"provider": "up"}]},
         },
         "tenants": {"acme": {"keys": [{"name": "web", "key": CLIENT_KEY}]}},
@@ -63,7 +65,7 @@ async def test_connecting_has_a_deadline(timed):
     began_s = time.monotonic()
     answer = await exchange(timed.port, post(chat(model="deaf")))
     assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
-    assert 0.25 < time.monotonic() - began_s < 2
+    assert 0.29 < time.monotonic() - began_s < 4.5  # 5 s if nobody had said 300 ms
     assert timed.metrics().total("llm_upstream_attempts_total", provider="deaf", outcome="timeout") >= 1
 
 
@@ -74,41 +76,41 @@ async def test_who_cannot_be_connected_to_in_time_is_passed_over(timed):
 
 async def test_a_client_that_leaves_while_we_connect_leaves_nothing(timed):
     async with wire_to(timed.port) as wire:
-        wire.send(post(chat(model="deaf")))
+        wire.send(post(chat(model="deafer")))
         assert (await exchange(timed.port, get("/health/live"))).status == 200
     line = await timed.log_line()
     assert line["client_gone"]
-    assert line["latency_ms"] < 250
+    assert line["latency_ms"] < 20_000
     assert timed.metrics().total("llm_inflight_requests") == 0
 
 
+EACH = [
+    ("first", {"delay_s": 20}, 504),
+    ("first", {"first_token_s": 20}, 504),
+    ("first", {"interval_s": 1.1, "events": 1}, 200),  # the first came in time; idle is longer
+    ("idle", {"first_token_s": 1.5}, 200),
+    ("idle", {"interval_s": 0.2, "events": 6}, 200),
+    ("total", {"interval_s": 0.1, "events": 2}, 200),
+]
+
+
 @pytest.mark.parametrize("build", [post, post_chunked])
-@pytest.mark.parametrize(
-    ("model", "fault", "status"),
-    [
-        ("first", {"delay_s": 20}, 504),
-        ("first", {"first_token_s": 20}, 504),
-        ("first", {"interval_s": 0.25, "events": 1}, 200),  # the first came in time; idle is longer
-        ("idle", {"first_token_s": 0.5}, 200),
-        ("idle", {"interval_s": 0.1, "events": 6}, 200),
-        ("total", {"interval_s": 0.1, "events": 2}, 200),
-    ],
-    ids=str,
-)
-async def test_each_deadline_ends_only_what_it_is_for(timed, model, fault, status, build):
-    answer = await exchange(timed.port, build(chat(model=model, stream=True, mock=fault)))
-    assert answer.status == status
-    if status == 200:
-        assert answer.is_whole
-        assert answer.events[-1] == b"[DONE]"
+async def test_each_deadline_ends_only_what_it_is_for(timed, build):
+    bodies = [chat(model=model, stream=True, mock=fault) for model, fault, _ in EACH]
+    answers = await asyncio.gather(*(exchange(timed.port, build(body)) for body in bodies))
+    for answer, (model, fault, status) in zip(answers, EACH, strict=True):
+        assert answer.status == status, (model, fault)
+        if status == 200:
+            assert answer.is_whole, (model, fault)
+            assert answer.events[-1] == b"[DONE]"
 
 
-@pytest.mark.parametrize(("model", "pace"), [("idle", 0.6), ("total", 0.05)])
-async def test_a_stream_that_exceeds_its_deadline_ends_in_an_error(timed, model, pace):
+@pytest.mark.parametrize(("model", "pace_s"), [("idle", 20.0), ("total", 0.05)])
+async def test_a_stream_that_exceeds_its_deadline_ends_in_an_error(timed, model, pace_s):
     began_s = time.monotonic()
-    body = chat(model=model, stream=True, mock={"interval_s": pace, "events": 200})
+    body = chat(model=model, stream=True, mock={"interval_s": pace_s, "events": 1000})
     answer = await exchange(timed.port, post(body))
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 10
     assert json.loads(answer.events[-1])["error"]["code"] == "upstream_timeout"
     assert not answer.is_whole
 
@@ -126,22 +128,24 @@ async def test_a_stream_may_last_longer_than_its_requests_body_may_take(timed):
 
 async def test_an_answer_may_take_longer_than_a_connection_may_rest(timed):
     body = chat(model="up", mock={"delay_s": 0.8})
-    for build in (post, post_chunked):
-        assert (await exchange(timed.port, build(body))).status == 200
+    for answer in await asyncio.gather(
+        *(exchange(timed.port, build(body)) for build in (post, post_chunked))
+    ):
+        assert answer.status == 200
 
 
 @pytest.mark.parametrize("request_", [post(chat(model="up")), get("/v1/models")], ids=["fast", "general"])
 async def test_a_connection_at_rest_is_ended_in_time(timed, request_):
     async with wire_to(timed.port) as wire:
+        began_s = time.monotonic()
         wire.send(request_)
         await wire.answer()
-        began_s = time.monotonic()
         assert await wire.end() == "eof"
-        assert 0.3 < time.monotonic() - began_s < 3
+        assert 0.45 < time.monotonic() - began_s < 10  # 75 s if nobody had said 500 ms
 
 
 async def test_the_sdks_own_timeout_ends_the_request_everywhere(timed, far):
-    async with AsyncOpenAI(base_url=timed.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=0.3) as sdk:
+    async with AsyncOpenAI(base_url=timed.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=1.0) as sdk:
         with pytest.raises(openai.APITimeoutError):
             await sdk.chat.completions.create(model="up", messages=ASK, extra_body={"mock": {"delay_s": 20}})
     await far.wait(lambda mock: mock.seen.client_gone == 1)

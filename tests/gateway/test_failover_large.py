@@ -3,14 +3,7 @@
 import json
 
 import pytest
-from farend import OddServer
-from gatewayrig import Gateway, default_config
 from wireclient import chat, exchange, post
-
-
-@pytest.fixture
-async def large(start_gateway, odd: OddServer) -> Gateway:
-    return start_gateway(default_config(odd.port))
 
 
 def stream_of(*events: bytes) -> bytes:
@@ -21,7 +14,7 @@ def stream_of(*events: bytes) -> bytes:
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000])
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/images/generations"])
-async def test_an_event_may_hold_an_image(large, odd, path, size):
+async def test_an_event_may_hold_an_image(odd_gateway, odd, path, size):
     """OpenAI's image streams carry whole PNGs in base64 in one event, and the last one repeats them."""
     image = "A" * size
     partial = json.dumps({"type": "response.image_generation_call.partial_image", "partial_image_b64": image})
@@ -34,19 +27,19 @@ async def test_an_event_may_hold_an_image(large, odd, path, size):
     events = [partial.encode(), json.dumps(last).encode()]
     odd.replies = [stream_of(*events)]
     body = {"model": "mock", "stream": True, "input": "draw", "prompt": "draw"}
-    answer = await exchange(large.port, post(json.dumps(body).encode(), path))
+    answer = await exchange(odd_gateway.port, post(json.dumps(body).encode(), path))
     assert answer.events == events
     assert answer.is_whole
-    line = await large.log_line()
+    line = await odd_gateway.log_line()
     assert (line["input_tokens"], line["output_tokens"], line["error_code"]) == (5, 7, None)
 
 
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("size", [100, 100_000])
-async def test_a_page_of_html_is_no_answer_however_long_it_is(large, odd, size, streams):
+async def test_a_page_of_html_is_no_answer_however_long_it_is(odd_gateway, odd, size, streams):
     page = b"<html>" + b"x" * size
     odd.replies = [
         b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: %d\r\n\r\n" % len(page) + page
     ]
-    answer = await exchange(large.port, post(chat(stream=streams)))
+    answer = await exchange(odd_gateway.port, post(chat(stream=streams)))
     assert (answer.status, answer.error["code"]) == (502, "upstream_error")

@@ -15,11 +15,13 @@ def one_gateway(shared_far, tmp_path_factory) -> Iterator[Gateway]:
     """One provider, one worker: a second request finds the first one's connection."""
     config = {
         "providers": {
-            "up": up(shared_far.port, timeouts={"first_token": "300ms", "idle": "300ms"}),
+            "up": up(shared_far.port),
+            "hasty": up(shared_far.port, timeouts={"first_token": "1s", "idle": "1s"}),
             "brief": up(shared_far.port, connection_age="300ms"),
         },
         "models": {
             "mock": {"targets": [{"provider": "up"}]},
+            "hasty": {"targets": [{"provider": "hasty"}]},
             "brief": {"targets": [{"provider": "brief"}]},
         },
         "tenants": {"acme": {"keys": [{"name": "web", "key": CLIENT_KEY}]}},
@@ -38,8 +40,9 @@ async def one(one_gateway, far) -> Gateway:
     return one_gateway
 
 
-async def ask(gateway: Gateway, text: str = "again", **fault: object):
-    return await exchange(gateway.port, post(chat(text, mock=fault) if fault else chat(text)))
+async def ask(gateway: Gateway, text: str = "again", model: str = "mock", **fault: object):
+    more = {"mock": fault} if fault else {}
+    return await exchange(gateway.port, post(chat(text, model=model, **more)))
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -84,9 +87,10 @@ async def test_on_a_new_connection_it_is_sent_once(one, far):
     ids=str,
 )
 async def test_once_a_byte_came_or_a_deadline_passed_it_is_not_sent_again(one, far, fault):
-    await ask(one, "first")
+    model = "hasty" if "stall" in fault else "mock"
+    await ask(one, "first", model)
     far.script({**fault, "contains": "again", "times": 5})
-    answer = await ask(one)
+    answer = await ask(one, "again", model)
     assert answer.status == (504 if "stall" in fault else 502)
     assert far.requests == 1 + 1
     assert far.seen[1].connection == far.seen[0].connection
@@ -120,11 +124,11 @@ async def test_a_connection_at_rest_is_ended_at_its_age(one, far):
     began_s = time.monotonic()
     await exchange(one.port, post(chat(model="brief")))
     await far.wait(lambda mock: mock.open_connections == 0)
-    assert 0.2 < time.monotonic() - began_s < 3
+    assert 0.29 < time.monotonic() - began_s < 10  # 55 s if nobody had said 300 ms
 
 
 async def test_a_connection_is_not_shared_by_requests_at_the_same_time(one, far):
-    far.script({"delay_s": 0.1, "contains": "slow"})
+    far.script({"delay_s": 1.5, "contains": "slow"})
     async with wire_to(one.port) as slow:
         slow.send(post(chat("slow")))
         await far.wait(lambda mock: mock.in_flight == 1)
@@ -143,9 +147,10 @@ GONE = {
 @pytest.mark.parametrize("build", [post, post_chunked])
 @pytest.mark.parametrize("name", GONE)
 async def test_a_client_that_leaves_takes_its_request_at_the_provider_along(gateway, far, build, name):
-    """Within 250 ms, though one slow turn of this machine is forgiven."""
-    took_s = []
-    for _ in range(3):
+    """Within 250 ms, though slow turns of this machine are forgiven."""
+    took_s: list[float] = []
+    while not took_s or min(took_s) >= 0.25:
+        assert len(took_s) < 5, f"left after {took_s} s"
         async with wire_to(gateway.port) as wire:
             wire.send(build(chat(stream=True, mock=GONE[name])))
             if name == "within-a-stream":
@@ -155,5 +160,4 @@ async def test_a_client_that_leaves_takes_its_request_at_the_provider_along(gate
         left_s = time.monotonic()
         await far.wait(lambda mock: mock.in_flight == 0)
         took_s.append(time.monotonic() - left_s)
-    assert min(took_s) < 0.25
     assert {arrival.ended for arrival in far.seen} == {"client_gone"}

@@ -230,7 +230,7 @@ async def test_a_models_list_and_an_unknown_url_have_the_gateways_headers(laned)
 async def test_an_http_1_0_stream_keeps_no_connection_whatever_was_asked(laned):
     async with wire_to(laned.port) as wire:
         wire.send(post(chat(stream=True), PATH, "Connection: keep-alive", version="1.0"))
-        assert await wire.end(5) == "eof"
+        assert await wire.end() == "eof"
         answer = await wire.answer()
     assert answer.is_whole
     assert answer.header("connection") != "keep-alive"

@@ -129,6 +129,6 @@ async def test_a_provider_that_answers_before_the_upload_is_whole_is_heard(wide,
     length = 8 << 20
     async with wire_to(wide.port) as wire:
         wire.send(form_head("/v1/files", length) + HEAD + BLOCK)
-        answer = await wire.answer(5)
+        answer = await wire.answer()
     assert (answer.status, answer.error["message"]) == (400, "Too much.")
     assert answer.header("connection") == "close"

@@ -164,6 +164,7 @@ async def test_a_route_that_no_provider_serves_is_unknown(sdk, far):
 
 async def test_a_body_that_drips_is_a_timeout_that_is_not_tried_again(sdk, strict, far):
     body = chat()
+    began_s = time.monotonic()
 
     async def drip() -> AsyncIterator[bytes]:
         yield body[:10]
@@ -171,12 +172,11 @@ async def test_a_body_that_drips_is_a_timeout_that_is_not_tried_again(sdk, stric
             yield b" "
             await asyncio.sleep(POLL_S)
 
-    began_s = time.monotonic()
     with pytest.raises(openai.APIStatusError) as raised:
         await sdk.post("/chat/completions", cast_to=object, content=drip())
     assert (raised.value.status_code, raised.value.code) == (408, "request_timeout")
     assert raised.value.response.headers["x-should-retry"] == "false"
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20
     assert [line["status"] for line in await strict.log_lines(1)] == [408]
     assert far.requests == 0
 

@@ -58,7 +58,8 @@ async def test_reloads_under_load_change_models_and_keys_and_lose_nothing(
     load, over = Load(gateway.port, rate=150.0), asyncio.Event()
     loading = asyncio.ensure_future(load.run(over))
     for number in range(6):
-        await asyncio.sleep(0.15)
+        due = load.ends["good"] + 20
+        await wait_for("more is answered", lambda due=due: load.ends["good"] >= due)
         gateway.configure(config(far, "second" if number % 2 == 0 else "first", CLIENT_KEY, NEW_KEY))
         await reload(gateway, "configuration reloaded")
     assert is_good(await stream, stream=True)

@@ -59,6 +59,15 @@ PROMISED = {
     "llm_upstream_attempts_total": {"provider", "outcome"},
     "llm_price_unknown_total": {"model"},
     "llm_log_lines_dropped_total": set(),
+    "llm_rate_limit_exceeded_total": {"tenant", "limit"},
+    "llm_rate_limit_shadow_exceeded_total": {"tenant", "limit"},
+    "llm_queue_wait_seconds": set(),
+    "llm_ledger_lines_lost_total": set(),
+    "llm_ledger_failures_total": set(),
+    "llm_redis_commands_total": {"result"},
+    "llm_redis_degraded_seconds_total": set(),
+    "llm_lease_stranded_total": {"unit"},
+    "llm_alerts_sent_total": {"result"},
 }
 
 
@@ -78,6 +87,8 @@ def test_before_the_first_request_every_family_is_there_and_says_nothing(segment
         "llm_inflight_requests",
         "llm_event_loop_lag_seconds",
         "llm_worker_restarts_total",
+        "llm_queue_depth",
+        "llm_reservations_recovered_total",
     ]:
         assert f"# TYPE {name} " in text
     assert OVERFLOW not in text

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from conftest import is_running, wait_for
+from toytree import is_running, wait_for
 
 
 def reload(gateway, outcome):
@@ -91,7 +91,7 @@ def test_if_one_worker_dies_while_preparing_all_keep_the_old_and_so_does_its_suc
 
 
 def test_if_one_worker_hangs_while_preparing_all_keep_the_old_and_it_is_replaced(make_gateway):
-    gateway = make_gateway(workers=2).start(reload_s=0.5, heartbeat_s=2.0)
+    gateway = make_gateway(workers=2).start(reload_s=1.5, heartbeat_s=3.0)
     pids = gateway.pids()
     gateway.configure("two", "hang-1")
     reload(gateway, REFUSED)
@@ -127,7 +127,9 @@ def test_a_worker_that_is_still_starting_catches_up(make_gateway):
     at_start = gateway.directory / "at-start-0"
     at_start.write_text("wait")
     os.kill(pids[0], signal.SIGKILL)
-    wait_for("the next one starts", lambda: len(gateway.children()) == 2 and not is_running(pids[0]))
+    wait_for(
+        "the next one starts", lambda: pids[0] not in gateway.children() and len(gateway.children()) == 2
+    )
     gateway.configure("two")
     reload(gateway, APPLIED)
     at_start.unlink()

@@ -30,6 +30,9 @@ SPANS = {
     "idempotency_key": b"idempotency-key",
     "traceparent": b"traceparent",
     "openai_beta": b"openai-beta",
+    "max_wait": b"x-llmgw-max-wait",
+    "priority": b"x-llmgw-priority",
+    "tags": b"x-llmgw-tags",
 }
 ONCE = {*SPANS.values(), b"authorization", b"content-length", b"host"}
 NEVER = {b"expect", b"upgrade", b"trailer", b"content-encoding", b"transfer-encoding"}

@@ -19,7 +19,8 @@ def test_a_plain_head_tells_all_its_facts() -> None:
     head = with_line(b"X-Api-Key: one\r\napi-key:two\r\nX-GOOG-API-KEY:  three").replace(
         b"\r\n\r\n", b"\r\n"
     ) + (
-        b"Idempotency-Key: four\r\nTraceparent: 00-ab-cd-01\r\nOpenAI-Beta: assistants=v2\r\nConnection: Keep-Alive\r\n\r\n"
+        b"Idempotency-Key: four\r\nTraceparent: 00-ab-cd-01\r\nOpenAI-Beta: assistants=v2\r\n"
+        b"X-LLMGW-Max-Wait: 2s\r\nx-llmgw-priority: batch\r\nx-llmgw-tags: a,b\r\nConnection: Keep-Alive\r\n\r\n"
     )
     assert read_plain_head(head) == {
         "size": len(head),
@@ -34,6 +35,9 @@ def test_a_plain_head_tells_all_its_facts() -> None:
         "idempotency_key": b"four",
         "traceparent": b"00-ab-cd-01",
         "openai_beta": b"assistants=v2",
+        "max_wait": b"2s",
+        "priority": b"batch",
+        "tags": b"a,b",
     }
 
 

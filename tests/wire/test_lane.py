@@ -158,7 +158,7 @@ def test_who_is_not_known_is_refused_before_the_body_is_read_and_that_is_the_las
         client.send(smuggled)
     assert len(client.calls) == len(client.got) == 1
     assert not client.transport.is_closing()
-    client.pass_s(6.0)
+    client.pass_s(8.0)
     assert client.transport.is_aborted
 
 

@@ -7,7 +7,7 @@ from upstreamlink import FIRST_S, IDLE_S, TOTAL_S, Link, answer, chunk, events, 
 
 from llmgw.errors import UpstreamTimeout
 
-LATE_S = 0.2
+LATE_S = 2.0  # a process may stand still between what it does and what it says of it
 
 
 def is_late(link: Link) -> bool:
@@ -44,7 +44,7 @@ def test_each_piece_of_an_answer_moves_the_deadline_by_the_allowed_silence() -> 
     link = Link().ask_stream().feed(events(b"{}", end=b"")).relay()
     assert not is_late(link.pass_s(IDLE_S - LATE_S))
     link.feed(chunk(b"data: {}\n\n"))
-    assert is_late(link.pass_s(IDLE_S + 1.0))  # by the real clock all pieces came now
+    assert is_late(link.pass_s(IDLE_S + LATE_S))  # by the real clock all pieces came now
     assert link.is_closed
 
 
@@ -67,7 +67,7 @@ def test_silence_counts_anew_when_the_client_reads_again() -> None:
     link.out.slow_down()
     assert not is_late(link.pass_s(IDLE_S * 2))
     link.out.speed_up()
-    assert is_late(link.pass_s(IDLE_S * 2 + 1.0))
+    assert is_late(link.pass_s(IDLE_S * 2 + LATE_S))
 
 
 def test_a_beginning_that_nobody_relays_has_no_deadline_but_the_total() -> None:
@@ -119,7 +119,7 @@ async def test_an_upload_that_goes_on_moves_the_first_byte_s_deadline() -> None:
     link = Link().ask()
     link.pass_s(FIRST_S - LATE_S)
     await link.connection.write_more(b"x")
-    assert is_late(link.pass_s(FIRST_S + 1.0))  # by the real clock it was sent now
+    assert is_late(link.pass_s(FIRST_S + LATE_S))  # by the real clock it was sent now
 
 
 def test_a_deadline_that_has_passed_is_told_once_whatever_still_comes() -> None:

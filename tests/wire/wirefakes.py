@@ -195,9 +195,9 @@ class Client:
         self.connect()
 
     def connect(self) -> None:
+        self.began_s = monotonic()
         self.lane: FastLane = self.edge()
         self.transport = FakeTransport(self.lane)
-        self.began_s = monotonic()
 
     def serve(self, call: Call, out: Outlet) -> Coroutine[Any, Any, None]:
         self.calls.append(call)

@@ -1,0 +1,1 @@
+"""What may be used, and how much of it is left."""

@@ -1,0 +1,82 @@
+"""What is asked of Redis, gathered by hash slot: for requests that wait, for the tick, and to look."""
+
+from __future__ import annotations
+
+from llmgw._core.limiter import Limiter
+from llmgw.limits import lease
+from llmgw.limits.fleet import Ask, Lease, TakeSlots
+from llmgw.store.line import Line
+from llmgw.store.watch import Watch
+
+LOOK_US = 250_000  # between two questions whether a limit is still reached
+LOOK_MACHINES = 16  # so many machines more make it so much longer
+
+
+class Asks:
+    """Of one exchange; one for each row."""
+
+    def __init__(self) -> None:
+        self._by_tag: dict[tuple[str, bool], list[Ask]] = {}
+        self._keys: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def add(self, watch: Watch, ask: Ask) -> None:
+        self._keys.add(ask.row.key)
+        self._by_tag.setdefault((watch.tag, watch.is_slots), []).append(ask)
+
+    def calls(self, line: Line, machine: str) -> list[Lease | TakeSlots]:
+        return [
+            TakeSlots(tag, line.asker, line.next_number(), machine, tuple(asks))
+            if is_slots
+            else Lease(tag, line.asker, line.next_number(), tuple(asks))
+            for (tag, is_slots), asks in self._by_tag.items()
+        ]
+
+
+class Waiting:
+    """Requests that wait for one gauge's lease."""
+
+    __slots__ = ("least", "total", "watch")
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.least = 0
+        self.total = 0
+
+    def add(self, amount: int) -> None:
+        self.least = min(self.least or amount, amount)
+        self.total += amount
+
+    def ask(self, machines: int) -> Ask:
+        """For all of them, and for those that will come next."""
+        row = self.watch.row
+        wanted = max(self.total, min(self.total + self.watch.demand.target, row.limit))
+        return Ask(row, wanted, self.total, max(self.least, 1), lease.parts_of(machines))
+
+
+def top_up(limiter: Limiter, watch: Watch, machines: int, now_us: int) -> Ask | None:
+    """For what runs low; of what is refused, whether it still is."""
+    if watch.ask_again_us > now_us:
+        return None
+    if watch.blocked_us > now_us:
+        watch.ask_again_us = now_us + look_us(machines)
+        return Ask(watch.row, 0, 0, watch.least, 1)
+    wanted = lease.top_up(watch.demand, limiter.lease_left(watch.gauge, now_us), watch.row.limit)
+    if wanted <= 0:
+        return None
+    watch.ask_again_us = now_us + lease.TICK_US
+    return Ask(watch.row, wanted, 0, 1, lease.parts_of(machines))
+
+
+def look(limiter: Limiter, watch: Watch, now_us: int) -> Ask:
+    """Takes nothing. Of slots it says how many the machine holds."""
+    held = 0
+    if watch.is_slots:
+        held = limiter.read(watch.gauge, now_us)[0] + limiter.lease_left(watch.gauge, now_us)
+    return Ask(watch.row, 0, 0, 1, 1, held)
+
+
+def look_us(machines: int) -> int:
+    return LOOK_US * (1 + machines // LOOK_MACHINES)

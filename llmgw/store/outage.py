@@ -1,0 +1,204 @@
+"""While Redis is away, and how the machine comes back: nothing that was admitted meanwhile is forgotten.
+
+The rules are `llmgw.limits.lease`'s. All workers of a machine see the same rows: whoever notices first
+degrades them, whoever comes back first charges and recovers them. Two that come back in the same instant
+may both charge, which errs on the strict side.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from llmgw._core.limiter import Limiter
+from llmgw.limits import lease
+from llmgw.limits.fleet import Ask, Beat, Call, Entry, Lease, Row, Settle, TakeSlots
+from llmgw.store.adapter import Store
+from llmgw.store.line import Exchange, Line
+from llmgw.store.pending import Pending
+from llmgw.store.watch import Watch, Watches
+
+PROBE_MIN_S = 0.25
+PROBE_MAX_S = 0.5
+ROWS_MAX = 256  # charged in one exchange
+
+
+class Outage:
+    def __init__(
+        self,
+        limiter: Limiter,
+        store: Store,
+        watches: Watches,
+        pending: Pending,
+        machine: str,
+        grace_s: float,
+    ) -> None:
+        self._limiter = limiter
+        self._store = store
+        self._watches = watches
+        self._pending = pending
+        self._machine = machine
+        self._grace_us = int(grace_s * 1e6)
+        self._since_us = 0
+        self._epochs: dict[str, int] = {}
+        self.is_on = False
+        self.lost_tags: set[str] = set()  # hash slots that have forgotten: what we know is charged again
+        self.machines = 1
+        self.offset_us: int | None = None  # Redis' clock less ours; a little less than true, which is strict
+
+    # -- what replies tell
+
+    def hear(self, exchange: Exchange) -> None:
+        now_us = self._limiter.now_us()
+        for call, reply in zip(exchange.calls, exchange.replies, strict=True):
+            self.offset_us = reply.time_us - now_us
+            if isinstance(call, Beat):
+                self.machines = max(reply.machines, 1)
+            elif isinstance(call, (Lease, TakeSlots)):
+                self._hear_epoch(call.tag, reply.epoch)
+
+    def _hear_epoch(self, tag: str, epoch: int) -> None:
+        if self._epochs.setdefault(tag, epoch) != epoch:
+            self._epochs[tag] = epoch
+            self.lost_tags.add(tag)
+            self._pending.drop(tag)
+            self._store.counters.losses += 1
+
+    # -- away
+
+    def begin(self, now_us: int) -> None:
+        if not self.is_on:
+            self.is_on = True
+            self._since_us = now_us
+            self.enforce(now_us)
+
+    def pause_s(self) -> float:
+        return random.uniform(PROBE_MIN_S, PROBE_MAX_S)
+
+    def enforce(self, now_us: int) -> None:
+        if self.is_on:
+            self.enforce_on(self._watches, now_us)
+
+    def enforce_on(self, watches: Iterable[Watch], now_us: int) -> None:
+        """Each row is held by the worker that degraded it, so that its cap is made from one loss only."""
+        for watch in watches:
+            if not (watch.is_ours and self._limiter.is_degraded(watch.gauge)):
+                self._lose(watch, now_us)
+            if watch.is_ours:
+                self._limiter.degrade(watch.gauge, self._cap(watch, now_us))
+
+    def _cap(self, watch: Watch, now_us: int) -> int:
+        assert watch.lost_us is not None, "it was lost just before, if not earlier"
+        away_us = now_us - watch.lost_us
+        is_unknown = watch.known is None and now_us - self._since_us >= lease.TRUST_US
+        return lease.cap(watch.row, watch.first_cap, is_unknown, self.machines, away_us, self._grace_us)
+
+    def _lose(self, watch: Watch, now_us: int) -> None:
+        gauge = watch.gauge
+        watch.is_ours = not self._limiter.is_degraded(gauge)
+        if watch.lost_us is None or watch.is_ours:
+            watch.lost_us = now_us
+            watch.admitted = self._limiter.leased(gauge)
+        used, _ = self._limiter.read(gauge, now_us)
+        left = 0
+        if watch.is_ours:  # the cap takes the place of the leases
+            left = self._limiter.release_lease(gauge, self._limiter.lease_left(gauge, now_us), now_us)
+            self._pending.add(watch, now_us - watch.row.life_us, -left)
+        watch.own = lease.Own(used, left)
+        watch.first_cap = lease.first_cap(watch.row, watch.own, watch.known, self.machines)
+
+    # -- and back
+
+    async def try_end(self, front: Line, back: Line) -> bool:
+        """StoreAway: it was too early."""
+        self.enforce(self._limiter.now_us())
+        if await self._store.probe(self._machine) is None:
+            return False
+        recalled = [await line.recall(self._limiter.now_us()) for line in (front, back)]
+        await self._look(back)
+        for watch in self._watches:
+            owed = self._owed(watch)
+            if watch.tag not in self.lost_tags:  # else all is charged
+                self._pending.add(watch, self._limiter.now_us(), owed)
+        for exchange in recalled:
+            if exchange is not None:
+                self.return_all(exchange)
+        await self.recharge(back)
+        while self._pending:
+            now_us = self._limiter.now_us()
+            await back.exchange(self._pending.calls(back, self._machine, now_us, self.offset_us), now_us)
+        self._recover()
+        return True
+
+    async def _look(self, back: Line) -> None:
+        """Is each hash slot's memory the one that we knew?"""
+        rows = {watch.tag: watch.row for watch in self._watches if not watch.is_slots}
+        calls: list[Call] = [Beat(self._machine)]
+        for tag, row in rows.items():
+            calls.append(Lease(tag, back.asker, back.next_number(), (Ask(row, 0, 0, 1, 1),)))
+        self.hear(await back.exchange(calls, self._limiter.now_us()))
+
+    def return_all(self, exchange: Exchange) -> None:
+        """Leases that are not to be used: their reply was lost, and a cap has taken their place."""
+        for call, reply in zip(exchange.calls, exchange.replies, strict=True):
+            if isinstance(call, (Lease, TakeSlots)):
+                for ask, got in zip(call.asks, reply.answers, strict=True):
+                    self.give_back(ask.row, got.granted, reply.time_us)
+
+    def give_back(self, row: Row, granted: int, time_us: int) -> None:
+        watch = self._watches.by_key(row.key)
+        if watch is None or watch.row.start_us != row.start_us or self.offset_us is None:
+            self._store.counters.stranded += granted
+        else:
+            self._pending.add(watch, time_us - self.offset_us + row.life_us, -granted)
+
+    def _owed(self, watch: Watch) -> int:
+        """What was admitted since the loss, settled as far as it is; or since this was asked last."""
+        gauge = watch.gauge
+        if watch.is_slots or watch.lost_us is None or not self._limiter.is_degraded(gauge):
+            return 0
+        admitted, before = self._limiter.leased(gauge), watch.admitted
+        used, _ = self._limiter.read(gauge, self._limiter.now_us())
+        grown = used - watch.own.used
+        watch.admitted, watch.own = admitted, watch.own._replace(used=used)
+        settled = self._pending.take_since(watch, watch.lost_us)
+        return max(admitted - before + settled, grown, 0)
+
+    def _recover(self) -> None:
+        now_us = self._limiter.now_us()
+        for watch in self._watches:
+            if watch.lost_us is None:
+                continue
+            self._pending.add(watch, now_us, self._owed(watch) if not watch.is_slots else 0)
+            if watch.is_slots:  # what ran beyond the lease came back as if leased: begin from what is in use
+                self._limiter.release_lease(
+                    watch.gauge, self._limiter.lease_left(watch.gauge, now_us), now_us
+                )
+            self._limiter.recover(watch.gauge)
+            watch.lost_us = None
+            watch.is_ours = False
+        self.is_on = False
+
+    def _drop_slots(self, watch: Watch, now_us: int) -> None:
+        """What ran beyond the lease came back as if leased. Only what is in use is ours: the next look."""
+        left = self._limiter.lease_left(watch.gauge, now_us)
+        self._limiter.release_lease(watch.gauge, left, now_us)
+        watch.expect_excess()
+
+    async def recharge(self, line: Line) -> None:
+        """Redis was emptied: each row is charged with what this machine has used, once for all workers."""
+        if not self.lost_tags:
+            return
+        now_us = self._limiter.now_us()
+        calls = []
+        for watch in self._watches:
+            if watch.tag not in self.lost_tags or watch.is_slots:
+                continue
+            used = self._limiter.read(watch.gauge, now_us)[0] + self._limiter.lease_left(watch.gauge, now_us)
+            self._limiter.take_unused(watch.gauge, now_us)  # Redis does not count it any more
+            if used:
+                asker = f"{self._machine}.{watch.row.key}"
+                calls.append(Settle(watch.tag, asker, self._epochs[watch.tag], (Entry(watch.row, 0, used),)))
+        for first in range(0, len(calls), ROWS_MAX):
+            await line.exchange(calls[first : first + ROWS_MAX], now_us)
+        self.lost_tags.clear()

@@ -1,0 +1,71 @@
+"""What is to be told to Redis: returns and overruns, gathered by gauge and bucket until they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmgw.limits.fleet import Entry, GiveSlots, Row, Settle
+from llmgw.limits.lease import phase_us
+from llmgw.store.line import Line
+from llmgw.store.watch import Watch
+
+BATCH = 256  # entries of one sending: some 2 ms of Redis' time
+
+
+@dataclass(slots=True)
+class Item:
+    tag: str
+    row: Row
+    at_us: int  # on the machine's clock, the beginning of its bucket
+    delta: int = 0
+
+
+class Pending:
+    """Bounded by the gauges watched times the buckets of a window: one bucket's differences are one item."""
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, int], Item] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, watch: Watch, at_us: int, delta: int) -> None:
+        if not delta:
+            return
+        row = watch.row
+        width_us = row.width_us or 1
+        at_us = at_us // width_us * width_us if row.width_us else row.start_us
+        item = self._items.setdefault((row.key, at_us), Item(watch.tag, row, at_us))
+        item.row = row
+        item.delta += delta
+
+    def take_since(self, watch: Watch, at_us: int) -> int:
+        """Removes this gauge's differences from a moment on; their sum."""
+        first_us = at_us - watch.row.width_us
+        found = [place for place in self._items if place[0] == watch.row.key and place[1] > first_us]
+        return sum(self._items.pop(place).delta for place in found)
+
+    def drop(self, tag: str) -> None:
+        self._items = {place: item for place, item in self._items.items() if item.tag != tag}
+
+    def calls(self, line: Line, machine: str, now_us: int, offset_us: int | None) -> list[Settle | GiveSlots]:
+        """Hands the oldest over to the line, which never loses them. `offset_us`: Redis' clock less ours."""
+        if offset_us is None:
+            return []
+        entries: dict[tuple[str, bool], list[Entry]] = {}
+        for place in list(self._items)[:BATCH]:
+            item = self._items.pop(place)
+            if item.delta and not has_left(item, now_us):
+                entry = Entry(item.row, max(item.at_us + offset_us, 0), item.delta)
+                entries.setdefault((item.tag, item.row.window_us == 0), []).append(entry)
+        return [
+            GiveSlots(tag, line.asker, line.next_number(), machine, tuple(found))
+            if is_slots
+            else Settle(tag, line.asker, line.next_number(), tuple(found))
+            for (tag, is_slots), found in entries.items()
+        ]
+
+
+def has_left(item: Item, now_us: int) -> bool:
+    """Whether a return comes too late to matter. What was used beyond always matters."""
+    return item.delta < 0 and item.row.window_us > 0 and now_us - item.at_us > phase_us(item.row)

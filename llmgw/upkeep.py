@@ -1,0 +1,136 @@
+"""What a worker does once a second beside serving: periods, alerts, and metrics of what no request counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from llmgw._core.limiter import USD, Gauge, Limiter
+from llmgw.admission import Admission
+from llmgw.limits.alerts import Alerts, Watch
+from llmgw.limits.rules import Limit
+from llmgw.metrics import Metrics
+from llmgw.store.adapter import Store
+from llmgw.webhook import AlertSender, read_memory, write_memory
+
+logger = logging.getLogger("llmgw")
+
+TURN_S: Final = 1.0
+# Of one machine, one worker speaks: alerts and shadow limits are the machine's, not each worker's.
+SPEAKER: Final = 0
+MEMORY: Final = "alerts.json"  # in the state directory
+
+
+class Upkeep:
+    def __init__(self, admission: Admission, limiter: Limiter, metrics: Metrics, store: Store | None) -> None:
+        self.admission = admission
+        self.limiter = limiter
+        self.metrics = metrics
+        self.store = store
+        self.is_speaker = limiter.slot == SPEAKER
+        self.memory_path = os.path.join(admission.config.server.state_dir, MEMORY)
+        self.alerts = Alerts(read_memory(self.memory_path) if self.is_speaker else b"")
+        self.sender = AlertSender(admission.config.alerts.webhook, metrics.alert)
+        self.shadows: dict[bytes, int] = {}
+        self.redis_before = dict.fromkeys(("commands", "errors", "away_us", "stranded"), 0)
+        self.configure(admission)
+        self.task = asyncio.get_running_loop().create_task(self.run())
+
+    def configure(self, admission: Admission) -> None:
+        """Another configuration is in force."""
+        self.admission = admission
+        self.sender.url = admission.config.alerts.webhook
+        self.watches = [watch_of(gauge) for gauge in budgets_of(admission) if limit_of(gauge).alert_at]
+        if self.is_speaker:
+            for gauge in shadows_of(admission):  # what was counted before is counted
+                self.shadows.setdefault(gauge.key, self.limiter.shadow_refusals(gauge))
+
+    async def run(self) -> None:
+        while True:
+            try:
+                self.turn(time.time())
+                if self.alerts.is_changed:
+                    await asyncio.to_thread(write_memory, self.memory_path, self.alerts.memory())
+            except Exception:  # the next turn may do better; without turns no budget would begin anew
+                logger.exception("upkeep failed")
+            await asyncio.sleep(TURN_S)
+
+    def turn(self, wall_s: float) -> None:
+        self.admission.refresh(wall_s)
+        if self.is_speaker:
+            self.raise_alerts(wall_s)
+            self.count_shadows()
+        if self.store is not None:
+            self.count_redis(self.store)
+
+    def raise_alerts(self, wall_s: float) -> None:
+        now_us = self.limiter.now_us()
+        readings = []
+        for watch, gauge in self.watches:
+            used, reserved = self.limiter.read(gauge, now_us)
+            readings.append((watch, max(used - reserved, 0)))
+        for alert in self.alerts.check(readings, wall_s, is_speaker=True):
+            self.sender.send(alert)
+
+    def count_shadows(self) -> None:
+        for gauge in shadows_of(self.admission):
+            count = self.limiter.shadow_refusals(gauge)
+            before = self.shadows.get(gauge.key, 0)
+            if count > before:
+                limit = limit_of(gauge)
+                self.metrics.shadow_refused(limit.tenant, limit.label, count - before)
+            self.shadows[gauge.key] = count
+
+    def count_redis(self, store: Store) -> None:
+        counters, before = store.counters, self.redis_before
+        now = {
+            "commands": counters.commands,
+            "errors": sum(counters.errors.values()),
+            "away_us": store.away_us,
+            "stranded": counters.stranded,
+        }
+        self.metrics.redis_up(not store.is_away)
+        self.metrics.redis_command("ok", now["commands"] - before["commands"])
+        self.metrics.redis_command("error", now["errors"] - before["errors"])
+        self.metrics.redis_degraded((now["away_us"] - before["away_us"]) / 1e6)
+        self.metrics.lease_stranded("all", now["stranded"] - before["stranded"])
+        self.redis_before = now
+
+    def budgets_left(self) -> Iterator[tuple[str, str, int]]:
+        """(tenant, budget, micro-USD), for whoever looks at the metrics."""
+        now_us = self.limiter.now_us()
+        for gauge in budgets_of(self.admission):
+            used, _ = self.limiter.read(gauge, now_us)
+            yield limit_of(gauge).tenant, limit_of(gauge).label, gauge.limit - used
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await self.sender.close()
+
+
+def budgets_of(admission: Admission) -> list[Gauge]:
+    """Without those of single users, whose number nobody knows."""
+    return [
+        gauge
+        for gauge in admission.rules.configured()
+        if gauge.unit == USD and limit_of(gauge).scope != "user"
+    ]
+
+
+def shadows_of(admission: Admission) -> list[Gauge]:
+    return [gauge for gauge in admission.rules.configured() if gauge.is_shadow]
+
+
+def limit_of(gauge: Gauge) -> Limit:
+    limit = gauge.info
+    assert isinstance(limit, Limit)
+    return limit
+
+
+def watch_of(gauge: Gauge) -> tuple[Watch, Gauge]:
+    limit = limit_of(gauge)
+    return Watch(gauge, limit.tenant, limit.label, limit.alert_at), gauge

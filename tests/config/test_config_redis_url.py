@@ -1,0 +1,65 @@
+"""Where Redis is, in one line."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmgw.config import RedisAddress, parse_redis_url
+from llmgw.config.redis_url import EXPECTED
+
+GOOD = {
+    "redis://localhost": RedisAddress("single", (("localhost", 6379),)),
+    "redis://localhost/": RedisAddress("single", (("localhost", 6379),)),
+    "valkey://10.0.0.1:7000/3": RedisAddress("single", (("10.0.0.1", 7000),), db=3),
+    "redis://[::1]:6380/0": RedisAddress("single", (("::1", 6380),)),
+    "rediss://:pass@h:1": RedisAddress("single", (("h", 1),), password="pass", is_tls=True),
+    "valkeys://me:p%40%3Aw%2F@h": RedisAddress(
+        "single", (("h", 6379),), user="me", password="p@:w/", is_tls=True
+    ),
+    "redis://me:p:w@h": RedisAddress("single", (("h", 6379),), user="me", password="p:w"),
+    "redis://me@h": RedisAddress("single", (("h", 6379),), user="me"),
+    "unix:///run/redis.sock": RedisAddress("unix", path="/run/redis.sock"),
+    "unix://me:pw@/run/a%20b?db=2": RedisAddress("unix", path="/run/a b", db=2, user="me", password="pw"),
+    "redis+sentinel://a:1,b/main": RedisAddress("sentinel", (("a", 1), ("b", 26379)), service="main"),
+    "valkeys+sentinel://u:p@a,b,c:9/my.group_1/15": RedisAddress(
+        "sentinel", (("a", 26379), ("b", 26379), ("c", 9)), service="my.group_1", db=15,
+        user="u", password="p", is_tls=True,
+    ),
+    "redis+cluster://a": RedisAddress("cluster", (("a", 6379),)),
+    "rediss+cluster://:p@a:1,[fe80::2]:65535/": RedisAddress(
+        "cluster", (("a", 1), ("fe80::2", 65535)), password="p", is_tls=True
+    ),
+}  # fmt: skip
+BAD = [
+    "", "redis", "redis:", "redis://", "redis:///0", "http://h", "redis://h:0", "redis://h:65536", "redis://h:x",
+    "redis://h/x", "redis://h/-1", "redis://h/01", "redis://h/0/1", "redis://h?db=1", "redis://h#0", "redis://a,b",
+    "redis://h h", "redis://h\n", "redis://a@b@h", "redis://[::1", "redis://::1", "REDIS://h",
+    "unix://", "unix:///", "unix://run/redis.sock", "unix:///s?db=x", "unix:///s?a=1", "redis+unix:///s",
+    "redis+sentinel://a", "redis+sentinel://a/", "redis+sentinel://a/s/x", "redis+sentinel:///s", "redis+sentinel://a,/s",
+    "redis+cluster://", "redis+cluster://a/0", "redis+cluster://,a", "redis+sentinels://a/s", "unix+cluster://a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_a_good_url_names_this_place(url: str) -> None:
+    assert parse_redis_url(url) == GOOD[url]
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_a_url_that_could_mean_two_things_or_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="redis://host"):
+        parse_redis_url(url)
+
+
+@given(st.sampled_from(sorted(GOOD)), st.integers(0, 60), st.text("@:/?#,[]%sS 0a", max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_no_refusal_shows_any_of_the_url(url: str, at: int, slip: str) -> None:
+    try:
+        parse_redis_url(url[:at] + slip + url[at:])
+    except ValueError as error:
+        assert EXPECTED in str(error)
+        assert "pass" not in str(error)
+
+
+def test_the_password_is_in_no_repr() -> None:
+    assert "pass" not in repr(parse_redis_url("rediss://:pass@h:1")).replace("password", "")

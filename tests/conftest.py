@@ -1,0 +1,19 @@
+"""What holds for every room of the suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+# These rooms run real processes on real clocks; what shares the machine can take the processor from any of them
+# for seconds, and no deadline that is worth a test outlasts that. A failure there counts when it comes twice in a
+# row; pytest prints RERUN for each first one, so none is hidden. The rooms of parsers, rules and books never rerun.
+REAL_TIME = {"attack", "bench", "gateway", "lifecycle", "mock", "observe", "proofs", "store", "supervisor"}
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in REAL_TIME:
+            item.add_marker(pytest.mark.flaky(reruns=1))

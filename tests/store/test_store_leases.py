@@ -1,0 +1,180 @@
+"""Machines that share limits through Redis: together they admit what one would, and mostly without asking."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from fleetrig import MINUTE_US, SLOTS, TOKENS, USD, Hold, Machine, gauge, until
+
+
+def unused(machine: Machine, *gauges) -> int:
+    return sum(machine.limiter.lease_left(one, machine.limiter.now_us()) for one in gauges)
+
+
+async def test_machines_together_admit_the_limit_and_no_more(redis):
+    limit = gauge(limit=100)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        admitted = 0
+        async with asyncio.timeout(8):
+            while admitted < 100:
+                holds = await asyncio.gather(one.flood(10, limit), two.flood(10, limit))
+                admitted += sum(map(len, holds))
+                await asyncio.sleep(0.02)
+        admitted += len(await one.flood(10, limit)) + len(await two.flood(10, limit))
+        assert admitted == 100
+
+
+async def test_what_one_machine_does_not_use_another_gets(redis):
+    limit = gauge(limit=100, window_us=MINUTE_US // 10)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        assert len(await one.flood(40, limit)) == 40
+        await until(lambda: unused(one, limit) == 0)
+        admitted = 0
+        async with asyncio.timeout(5):
+            while admitted < 60:
+                admitted += len(await two.flood(5, limit))
+                await asyncio.sleep(0.02)
+        assert len(await two.flood(5, limit)) == 0
+        assert one.used(limit) + two.used(limit) == 100
+
+
+async def test_a_refusal_says_how_much_the_fleet_has_used_and_for_how_long(redis):
+    limit = gauge(limit=10)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        assert len(await one.flood(10, limit)) == 10
+        refusal = await two.ask(limit)
+        assert not isinstance(refusal, Hold)
+        assert 50_000_000 < refusal.wait_us < 66_000_000
+
+
+async def test_the_window_opens_again_for_all(redis):
+    limit = gauge(limit=10, window_us=1_000_000)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        assert len(await one.flood(10, limit)) == 10
+        refusal = await two.ask(limit)
+        await asyncio.sleep(refusal.wait_us / 1e6 + 0.01)
+        assert isinstance(await two.ask(limit), Hold)
+
+
+async def test_what_settling_gives_back_is_free_for_all(redis):
+    limit = gauge(TOKENS, limit=1000)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        hold = await one.ask(limit, tokens=900)
+        assert isinstance(hold, Hold)
+        assert not isinstance(await two.ask(limit, tokens=500), Hold)
+        one.settle(hold, tokens=100)
+        async with asyncio.timeout(5):
+            while not isinstance(await two.ask(limit, tokens=500), Hold):
+                await asyncio.sleep(0.02)
+
+
+async def test_what_was_used_beyond_a_reservation_counts_for_all(redis):
+    limit = gauge(TOKENS, limit=1000)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        one.settle(await one.ask(limit, tokens=100), tokens=800)
+        await asyncio.sleep(0.2)
+        assert not isinstance(await two.ask(limit, tokens=300), Hold)
+        await asyncio.sleep(0.15)
+        assert isinstance(await two.ask(limit, tokens=200), Hold)
+
+
+async def test_a_request_too_large_for_now_does_not_stop_smaller_ones(redis):
+    limit = gauge(TOKENS, limit=1000)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        assert isinstance(await one.ask(limit, tokens=500), Hold)
+        [denied] = await two.leases.wait([limit], [900])
+        assert denied.gauge is limit and denied.used == 500 and 50_000_000 < denied.wait_us < 66_000_000
+        await asyncio.sleep(0.15)
+        assert isinstance(await two.ask(limit, tokens=50), Hold)
+
+
+async def test_a_budget_of_a_calendar_day_is_the_fleets(redis):
+    def day(limit: int):
+        from llmgw._core.limiter import CALENDAR, Gauge
+
+        one = Gauge(b"d" * 16, USD, CALENDAR, limit, is_shared=True)
+        start_us = time.time_ns() // 1000 // 86_400_000_000 * 86_400_000_000
+        one.period_start_us, one.period_end_us = start_us, start_us + 86_400_000_000
+        return one
+
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        budgets = day(50_000), day(50_000)
+        assert len(await one.flood(3, budgets[0], usd_micro=10_000)) == 3
+        assert len(await two.flood(3, budgets[1], usd_micro=10_000)) == 2
+
+
+async def test_slots_are_the_fleets_and_come_back(redis):
+    limit = gauge(SLOTS, limit=5)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        held = await one.flood(9, limit)
+        assert len(held) == 5
+        assert not isinstance(await two.ask(limit), Hold)
+        for hold in held[:3]:
+            one.settle(hold)
+        admitted = []
+        async with asyncio.timeout(5):
+            while len(admitted) < 3:
+                admitted += await two.flood(1, limit)
+                await asyncio.sleep(0.02)
+        assert len(await two.flood(3, limit)) == 0
+
+
+async def test_slots_of_a_machine_that_is_gone_come_back(redis, monkeypatch):
+    monkeypatch.setattr("llmgw.limits.fleet.DEAD_US", 1_500_000)
+    limit = gauge(SLOTS, limit=5)
+    async with Machine(redis.url) as two:
+        one = Machine(redis.url)
+        one.leases.start()
+        assert len(await one.flood(5, limit)) == 5
+        one.leases._running.cancel()  # it dies, and returns nothing
+        async with asyncio.timeout(6):
+            while len(await two.flood(1, limit)) == 0:
+                await asyncio.sleep(0.05)
+        await one.store.close()
+
+
+async def test_slots_of_a_machine_that_lives_stay_its_own(redis, monkeypatch):
+    monkeypatch.setattr("llmgw.limits.fleet.DEAD_US", 1_500_000)
+    limit = gauge(SLOTS, limit=5)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        assert len(await one.flood(5, limit)) == 5
+        await asyncio.sleep(2.5)
+        assert await two.flood(3, limit) == []
+
+
+async def test_at_full_speed_redis_is_asked_for_less_than_one_request_in_ten(redis):
+    limits = gauge(limit=10_000_000), gauge(TOKENS, limit=10**10)
+    async with Machine(redis.url) as machine:
+        await machine.ask(*limits, tokens=1000)
+        began_s = time.monotonic()
+        admitted = waited = 0
+        while time.monotonic() - began_s < 1.5:
+            for _ in range(20):
+                waits = machine.waits
+                answer = await machine.ask(*limits, tokens=1000)
+                assert isinstance(answer, Hold)
+                machine.settle(answer, tokens=random.randint(1, 2000))
+                admitted += 1
+                waited += machine.waits > waits
+            await asyncio.sleep(0.002)
+        assert admitted > 1000
+        assert machine.counters.commands / admitted < 0.1
+        assert waited / admitted < 0.05
+
+
+async def test_machines_count_each_other(redis):
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        await until(lambda: one.leases.machines == two.leases.machines == 2)
+
+
+async def test_a_machine_that_stops_returns_its_leases(redis):
+    limit = gauge(limit=100)
+    async with Machine(redis.url) as two:
+        async with Machine(redis.url) as one:
+            one.leases._watches.find(limit, one.limiter.now_us()).demand.per_life = 50.0
+            assert isinstance(await one.ask(limit), Hold)
+            assert unused(one, limit) > 0
+        [look] = [await two.leases.wait([limit], [99])]
+        assert look == ()
