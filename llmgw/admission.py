@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from llmgw._core.ask import FREE, Ask, Books, Way
+from llmgw._core.ask import FREE, Ask, Books, Permit, Way, in_money
 from llmgw._core.estimate import Estimator
-from llmgw._core.limiter import USD, Gauge, Hold, Limiter, Refusal
+from llmgw._core.limiter import Gauge, Hold, Limiter, Refusal
 from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim
 from llmgw.access import Principal
-from llmgw.config import Config, bounds_of, is_glob, price_of
+from llmgw.config import Config, Target, bounds_of, is_glob, price_of
 from llmgw.errors import ConfigError, GatewayError, NoUpstream, Overloaded, QueueFull
 from llmgw.ledger import LedgerFile
 from llmgw.limits.exact import ENCODINGS, ExactCounter, VocabularyError, encoding_of
@@ -32,51 +32,8 @@ from llmgw.store.leases import Leases
 from llmgw.upstream import Upstream
 from llmgw.waiting import WaitingRoom
 
-
-class Permit:
-    """One key may use one route for one model; `ways` are the targets that can serve it there."""
-
-    __slots__ = (
-        "caller",
-        "counts_money",
-        "fixed",
-        "has_budget",
-        "is_batch",
-        "is_exact",
-        "max_wait_s",
-        "plan",
-        "principal",
-        "ways",
-        "weight",
-    )
-
-    def __init__(self, principal: Principal, plan: Plan, caller: tuple[Gauge, ...]) -> None:
-        self.principal = principal
-        self.plan = plan
-        self.caller = caller
-        self.counts_money = in_money(caller)
-        self.has_budget = in_money(caller, enforced=True)
-        self.is_exact = plan.model is not None and plan.model.estimate == "exact"
-        self.is_batch = False
-        self.max_wait_s = 0.0
-        self.weight = 1
-        self.ways: dict[int, Way] = {}
-        self.fixed: tuple[Way, ...] = ()  # where the strategy chooses nothing
-
-    def order(self) -> Iterable[Way]:
-        """Best first, by the strategy of now; a later one is only chosen when it is asked for."""
-        return self.fixed if self.plan.fixed is not None else self._chosen()
-
-    def _chosen(self) -> Iterator[Way]:
-        for target in self.plan.order():
-            way = self.ways.get(id(target))
-            if way is not None:
-                yield way
-
-
-def in_money(gauges: Iterable[Gauge], *, enforced: bool = False) -> bool:
-    """Whether one of them is a budget; `enforced`: one that refuses."""
-    return any(gauge.unit == USD and not (enforced and gauge.is_shadow) for gauge in gauges)
+# While one lease is fetched another may be used up by others.
+LEASE_TRIES: Final = 3
 
 
 @dataclass(slots=True)
@@ -146,80 +103,72 @@ class Admission:
 
     def permit(self, principal: Principal, plan: Plan, call: Call) -> Permit:
         """Everything about the key's requests for this model on this route that can be known beforehand."""
-        caller = self.rules.caller(principal.tenant, principal.key_name, plan.label)
-        permit = Permit(principal, plan, caller)
-        permit.weight, key = self.keys[principal.tenant, principal.key_name]
-        permit.is_batch, permit.max_wait_s = key.priority == "batch", key.max_wait_s
-        for target in plan.targets:
-            upstream = self.upstreams[target.provider]
-            if not upstream.dialect.speaks(call.route):
-                continue
-            model = target.model or call.model_requested
-            gauges = self.rules.providers[target.provider]
-            names = (
-                principal.tenant,
-                principal.key_name,
-                upstream.name,
-                plan.label,
-                model,
-                call.endpoint,
-                "",
-            )
-            price, bounds = price_of(plan.model, model), bounds_of(plan.model, model)
-            permit.ways[id(target)] = Way(
-                upstream,
-                model,
-                plan.label,
-                gauges,
-                self.resources.estimator.find(model),
-                price.per_unit if price is not None else None,
-                bounds.max_input_tokens or -1,
-                bounds.max_output_tokens or -1,
-                encoding_of(model) if plan.model is not None and plan.model.estimate == "exact" else "",
-                "\0".join(names).encode("utf-8", "replace"),
-            )
-        permit.fixed = tuple(permit.ways.values())
+        weight, key = self.keys[principal.tenant, principal.key_name]
+        permit = Permit(
+            principal,
+            plan,
+            self.rules.caller(principal.tenant, principal.key_name, plan.label),
+            call.route,
+            is_batch=key.priority == "batch",
+            is_exact=plan.model is not None and plan.model.estimate == "exact",
+            limits_users=self.limits_users,
+            max_wait_s=key.max_wait_s,
+            weight=weight,
+        )
+        found = {
+            id(target): self.way(principal, plan, call, target)
+            for target in plan.targets
+            if self.upstreams[target.provider].dialect.speaks(call.route)
+        }
+        # What nobody can price cannot be held to a budget: no request goes there.
+        must_price = permit.has_budget and call.route.costs_tokens
+        ways = {key: way for key, way in found.items() if way.is_priced or not must_price}
+        permit.lead(
+            tuple(ways.values()),
+            None
+            if plan.fixed is not None
+            else lambda: (ways[id(target)] for target in plan.order() if id(target) in ways),
+        )
         return permit
+
+    def way(self, principal: Principal, plan: Plan, call: Call, target: Target) -> Way:
+        upstream = self.upstreams[target.provider]
+        model = target.model or call.model_requested
+        names = (principal.tenant, principal.key_name, upstream.name, plan.label, model, call.endpoint, "")
+        price, bounds = price_of(plan.model, model), bounds_of(plan.model, model)
+        return Way(
+            upstream,
+            model,
+            plan.label,
+            self.rules.providers[target.provider],
+            self.resources.estimator.find(model),
+            price.per_unit if price is not None else None,
+            bounds.max_input_tokens or -1,
+            bounds.max_output_tokens or -1,
+            encoding_of(model) if plan.model is not None and plan.model.estimate == "exact" else "",
+            "\0".join(names).encode("utf-8", "replace"),
+        )
 
     def ask(self, call: Call, facts: Skim | None, permit: Permit) -> Ask:
         """What the request asks for, by its estimate. Raises BadRequest, PriceUnknown, NoUpstream."""
-        caller, batch = permit.caller, permit.is_batch
-        counts_money, has_budget = permit.counts_money, permit.has_budget
-        if call.tags is not None or call.priority is not None or (self.limits_users and call.user):
-            caller = self.caller_of(call, permit)
-            batch = is_batch(call.priority, is_batch_key=batch)
-            counts_money, has_budget = in_money(caller), in_money(caller, enforced=True)
-        ask = Ask(caller, permit.order(), batch)
+        caller = self.caller_of(call, permit)
+        has_tokens = call.route.costs_tokens and facts is not None
+        has_budget = in_money(caller, enforced=True)
+        ways = permit.order()
+        if has_budget and has_tokens:
+            ways = (way for way in ways if way.is_priced)
+        ask = Ask(caller, ways, is_batch(call.priority, is_batch_key=permit.is_batch))
+        ask.tags = tags_of(call.tags)
         way = ask.maybe_way(0)
         if way is None:
+            if has_budget and permit.plan.targets:
+                raise price_unknown(call.model_requested or call.endpoint)
             raise NoUpstream("No provider is configured that can serve this request.")
-        if call.tags is not None:
-            ask.tags = tags_of(call.tags)
-        costs_tokens = call.route.costs_tokens and facts is not None
-        if facts is not None and costs_tokens:
-            ask.estimate(way, facts, call.route.is_text, counts_money and way.is_priced)
-        if has_budget and not (costs_tokens and way.is_priced):
+        if facts is not None and has_tokens:
+            permit.estimate(ask, way, facts, in_money(caller))
+        elif has_budget:
             ask.cost(flat_cost_usd_micro(call, way))
         return ask
-
-    def admit_nowait(self, call: Call, ask: Ask) -> Refusal | None:
-        """Reserves what is asked for, where there is room: `call.hold` has it then. Overloaded."""
-        try:
-            answer = ask.decide(self.limiter, self.limiter.now_us(), False)
-        except OverflowError as error:
-            raise Overloaded("The gateway has as many requests in flight as it can hold.") from error
-        if isinstance(answer, Refusal):
-            return answer
-        call.hold = answer
-        call.limit_lines = answer.lines()
-        return None
-
-    async def count(self, call: Call, ask: Ask) -> None:
-        """The prompt's tokens by the model's own vocabulary, in a thread, where they were estimated."""
-        way = ask.maybe_way(0)
-        if way is not None and way.encoding in self.counters and ask.input_tokens:
-            tokens = await self.counters[way.encoding].count(call.body, ask.input_tokens)
-            ask.count(way, tokens, way.is_priced and in_money(ask.caller))
 
     def caller_of(self, call: Call, permit: Permit) -> tuple[Gauge, ...]:
         tenant = permit.principal.tenant
@@ -230,19 +179,24 @@ class Admission:
             caller += self.rules.tagged(tenant, tags_of(call.tags))
         return caller
 
+    async def count(self, call: Call, ask: Ask, permit: Permit) -> None:
+        """The prompt's tokens by the model's own vocabulary, in a thread, where they were estimated."""
+        way = ask.maybe_way(0)
+        if way is not None and way.encoding in self.counters and ask.input_tokens:
+            counter = self.counters[way.encoding]
+            tokens = await counter.count(call.body, ask.input_tokens, call.route.is_plain)
+            permit.count(ask, tokens, in_money(ask.caller))
+
     async def contend(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> None:
         """What was not admitted at once: takes leases, waits, or raises LimitError."""
         call.hold = await self.hold_for(call, permit, ask, refusal)
         call.limit_lines = call.hold.lines()
 
     async def hold_for(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> Hold:
-        leases = self.resources.leases
-        if refusal.lacking is not None and leases is not None:
-            await leases.wait(refusal.lacking, ask.amounts(refusal.lacking))
-            answer = ask.decide(self.limiter, self.limiter.now_us(), False)
-            if isinstance(answer, Hold):
-                return answer
-            refusal = answer
+        answer = await self.lease(ask, refusal)
+        if isinstance(answer, Hold):
+            return answer
+        refusal = answer
         wait_s = max_wait_s(call.max_wait, permit.max_wait_s, self.config.queue.max_wait_s)
         limit = refusal.gauge.info
         assert isinstance(limit, Limit)
@@ -253,6 +207,21 @@ class Admission:
         except GatewayError:
             self.metrics.refused(call.tenant_id, limit.label)
             raise
+
+    async def lease(self, ask: Ask, refusal: Refusal) -> Hold | Refusal:
+        """Decides again with what the fleet has to lease. Overloaded where it does not say so in time."""
+        leases = self.resources.leases
+        if leases is None or refusal.lacking is None:
+            return refusal
+        until_us = self.limiter.now_us() + round(leases.wait_max_s * 1e6)
+        for _ in range(LEASE_TRIES):
+            within_s = max(until_us - self.limiter.now_us(), 0) / 1e6
+            await leases.wait(refusal.lacking, ask.amounts(refusal.lacking), within_s)
+            answer = ask.decide(self.limiter, self.limiter.now_us(), False)
+            if isinstance(answer, Hold) or answer.lacking is None:
+                return answer
+            refusal = answer
+        raise Overloaded("The limits that several machines share could not be read in time.")
 
     async def wait(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal, wait_s: float) -> Hold:
         """In the worker's queue, until it is this one's turn and there is room."""
@@ -306,7 +275,10 @@ class Admission:
     def go_on(self, call: Call, ask: Ask, way: Way, index: int) -> bool:
         """To another target: whether its limits have room. What the last one was sent stays counted there."""
         billed_tokens = ask.input_tokens if call.may_be_billed else 0
-        if self.limiter.switch(call.hold, way.gauges, self.limiter.now_us(), billed_tokens) is not None:
+        refusal = self.limiter.switch(call.hold, way.gauges, self.limiter.now_us(), billed_tokens)
+        if refusal is not None:
+            if refusal.lacking is not None and self.resources.leases is not None:  # for whoever comes next
+                self.resources.leases.want(refusal.lacking, ask.amounts(refusal.lacking))
             return False
         ask.goes(index)
         return True

@@ -17,14 +17,14 @@ from urllib.parse import unquote
 
 import orjson
 
-from llmgw._core.ask import Ask, Way
+from llmgw._core.ask import Ask, Permit, Way
 from llmgw._core.line import call_to_line
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.outlet import Outlet
 from llmgw._wire.skim import Skim, SkimError, skim
 from llmgw.access import Keyring, Principal
-from llmgw.admission import Admission, Permit, Resources
+from llmgw.admission import Admission, Resources
 from llmgw.config import Config
 from llmgw.dialects import OTHER, Usage, estimated_usage
 from llmgw.errors import (
@@ -72,6 +72,7 @@ class Gateway:
         self.permitted: dict[tuple[Principal, str, str], Permit] = {}
         self.upstreams = {name: Upstream(provider, wheel) for name, provider in config.providers.items()}
         self.admission = Admission(config, resources, self.upstreams, metrics)
+        self.limiter = resources.limiter
         self.books = resources.books
 
     async def serve(self, call: Call, out: Outlet) -> None:
@@ -82,10 +83,10 @@ class Gateway:
             principal = self.identified(call)
             facts = read(call)
             permit = self.permit(principal, call)
-            ask = self.admission.ask(call, facts, permit)
+            ask = permit.plain_ask(call, facts) or self.admission.ask(call, facts, permit)
             if permit.is_exact:
-                await self.admission.count(call, ask)
-            refusal = self.admission.admit_nowait(call, ask)
+                await self.admission.count(call, ask, permit)
+            refusal = ask.admit_nowait(call, self.limiter)
             if refusal is not None:
                 await self.admission.contend(call, permit, ask, refusal)
             reply = await self.first_good(call, facts, ask)
@@ -182,11 +183,11 @@ class Gateway:
             way = ask.maybe_way(index)
             if way is None:
                 break
-            if failure is not None and not self.admission.go_on(call, ask, way, index):
-                continue
             call.fallback_used = failure is not None
             for credential in way.upstream.keys_in_turn():
                 if failure is not None:
+                    if not self.admission.go_on(call, ask, way, index):
+                        break
                     self.books.passed_over(call, ask, unanswered_usage(call, facts))
                 try:
                     return await self.attempt(call, facts, way, ask, credential, deadline_s)

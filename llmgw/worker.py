@@ -23,7 +23,7 @@ from llmgw._wire.deadline import TICK_SECONDS, Wheel
 from llmgw._wire.lane import Edge
 from llmgw._wire.outlet import Outlet
 from llmgw.admission import Resources, tag_of
-from llmgw.config import Config
+from llmgw.config import Config, parse_redis_url
 from llmgw.dialects import INFERENCE
 from llmgw.errors import ConfigError
 from llmgw.failpoints import failpoint
@@ -37,8 +37,8 @@ from llmgw.server.admin import Admin
 from llmgw.server.failures import fail
 from llmgw.server.general import General
 from llmgw.store.adapter import Counters, Store
+from llmgw.store.client import make_client
 from llmgw.store.leases import Leases
-from llmgw.store.url import make_client, parse
 from llmgw.supervisor import WorkerSlot
 from llmgw.upkeep import Upkeep
 from llmgw.waiting import WaitingRoom
@@ -104,6 +104,7 @@ class Worker:
             self.upkeep.budgets_left,
         )
         self.slot.link.attach(loop, prepare=self.prepare, drain=self.draining.set, reopen=self.reopen_log)
+        await self.meet_redis()
         self.bound_unread()
         listener = await loop.create_server(self.edge, sock=self.slot.data_socket.dup(), backlog=BACKLOG)
         await self.admin.start(self.slot.admin_socket.dup())
@@ -119,6 +120,12 @@ class Worker:
         self.timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.tick)
         self.slot.link.beat()
         self.wheel.turn()
+
+    async def meet_redis(self) -> None:
+        """Before anybody is served, so that no request waits for connections and scripts."""
+        leases = self.resources.leases
+        if leases is not None and not await leases.begin():
+            logger.warning("Redis does not answer: budgets are closed, other limits are this machine's alone")
 
     # -- a configuration
 
@@ -141,7 +148,7 @@ class Worker:
         leases = None
         if config.redis is not None:
             redis = config.redis
-            client = make_client(parse(redis.url), redis.deadline_s)
+            client = make_client(parse_redis_url(redis.url), redis.deadline_s)
             self.store = Store(client, redis.prefix, redis.deadline_s, Counters())
             leases = Leases(
                 limiter,
@@ -153,7 +160,6 @@ class Worker:
                 is_keeper=slot.index == 0,
             )
             leases.on_news = waiting.on_release
-            leases.start()
         books = Books(limiter, ledger.append, failpoint)
         return Resources(limiter, Estimator(segment), waiting, ledger, books, leases)
 

@@ -1,7 +1,8 @@
 # cython: auto_pickle=False, autotestdict=False
 """What one request asks for and comes to: estimated, reserved, sent, settled, recorded.
 
-    Way     one target of what a key may ask for: where it goes, its limits, prices and estimates
+    Permit  one key on one route for one model: what is the same for all of its requests
+    Way     one target of it: where it goes, its limits, prices and estimates
     Ask     one request: what it reserves, and the ways it may go
     Books   what becomes of its attempts: in the call, the ledger and the limits
 
@@ -17,12 +18,15 @@ from secrets import randbits
 
 cimport cython
 
+from cpython.unicode cimport PyUnicode_DecodeASCII
+
 from llmgw._core.estimate cimport ModelEstimate
+from llmgw._core.record cimport compose_record
 from llmgw._wire.call cimport Call
 from llmgw._wire.skim cimport Skim
 
-from llmgw._core.limiter import Hold
-from llmgw._core.record import call_to_record
+from llmgw._core.limiter import USD as _USD, Hold
+from llmgw.errors import Overloaded
 
 cdef extern from *:
     """
@@ -44,6 +48,9 @@ cdef extern from *:
 
 # Methods that cost nothing at a provider: what they fetch or remove was paid for when it was made.
 FREE = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+cdef int USD = _USD
+cdef const char* HEX = b"0123456789abcdef"
 
 cdef enum:
     ID_BITS = 62                    # of a process's first attempt id; the following ones count up from there
@@ -113,6 +120,105 @@ cdef class Way:
         return -1
 
 
+cdef struct Most:
+    # Over all ways: the dearest prices, and the longest answer (-1: unknown).
+    long long input_pusd, output_pusd, request_pusd, output_tokens
+
+
+@cython.final
+cdef class Permit:
+    """`ways`: what `order` gives where the strategy chooses nothing, else None, and `choose` gives them.
+
+    `counts_money`: a budget applies, if only a shadow one; `has_budget`: one that refuses.
+    """
+
+    cdef readonly object principal, plan
+    cdef readonly tuple caller          # gauges of every request
+    cdef readonly bint is_batch, is_exact, counts_money, has_budget, limits_users
+    cdef readonly double max_wait_s
+    cdef readonly int weight            # of its tenant, where tenants wait
+    cdef tuple _ways
+    cdef object _choose
+    cdef bint _costs_tokens, _is_text, _says_max_output
+    cdef Most _most
+
+    def __init__(
+        self, principal, plan, tuple caller not None, route, *, bint is_batch, bint is_exact, bint limits_users,
+        double max_wait_s, int weight,
+    ):
+        self.principal, self.plan, self.caller = principal, plan, caller
+        self.is_batch, self.is_exact, self.limits_users = is_batch, is_exact, limits_users
+        self.max_wait_s, self.weight = max_wait_s, weight
+        self._costs_tokens, self._is_text = route.costs_tokens, route.is_text
+        self._says_max_output = route.says_max_output
+        self.counts_money, self.has_budget = in_money(caller), in_money(caller, True)
+
+    def lead(self, tuple ways not None, choose=None):
+        """Where its requests can go: always in this order, or, of these, what `choose()` gives."""
+        cdef Way way
+        self._ways, self._choose = ways if choose is None else None, choose
+        self._most.output_tokens = 0
+        for way in ways:
+            self._most.input_pusd = max(self._most.input_pusd, way._input_pusd)
+            self._most.output_pusd = max(self._most.output_pusd, way._output_pusd)
+            self._most.request_pusd = max(self._most.request_pusd, way.request_pusd)
+            if way._max_output < 0 or self._most.output_tokens < 0:
+                self._most.output_tokens = -1
+            else:
+                self._most.output_tokens = max(self._most.output_tokens, way._max_output)
+
+    def order(self):
+        """Best first; a later one is only chosen when it is asked for."""
+        return self._ways if self._ways is not None else self._choose()
+
+    def plain_ask(self, Call call not None, Skim facts):
+        """Of a request that says nothing of itself which limits must heed. None: `Admission.ask` looks closer."""
+        cdef Way way
+        cdef bint has_tokens = self._costs_tokens and facts is not None
+        if call.tags is not None or call.priority is not None or (self.limits_users and call.user is not None):
+            return None
+        ask = Ask(self.caller, self.order(), self.is_batch)
+        way = ask.maybe_way(0)
+        if way is None or (self.has_budget and not (has_tokens and way.is_priced)):
+            return None
+        if has_tokens:
+            self.estimate(ask, way, facts, self.counts_money)
+        return ask
+
+    cpdef estimate(self, Ask ask, Way way, Skim facts, bint counts_money):
+        """Sets what to reserve: by the first way's tokens and the dearest way's price, as it may go any of them."""
+        cdef long long output_tokens = 0
+        ask.input_tokens = way.estimate.input_tokens(facts.prompt_bytes, way._max_input)
+        if self._is_text:
+            output_tokens = way.estimate.output_tokens(
+                facts.max_output_tokens if self._says_max_output else facts.max_tokens, facts.n, self._most.output_tokens,
+            )
+        self._reserve(ask, output_tokens, counts_money)
+
+    def count(self, Ask ask not None, long long input_tokens, bint counts_money):
+        """The prompt was counted: that goes before its estimate."""
+        cdef long long output_tokens = ask.tokens - ask.input_tokens
+        ask.input_tokens = input_tokens
+        self._reserve(ask, output_tokens, counts_money)
+
+    cdef int _reserve(self, Ask ask, long long output_tokens, bint counts_money) noexcept:
+        ask.tokens = ask.input_tokens + output_tokens
+        ask.usd_micro = 0
+        if counts_money:
+            ask.usd_micro = micro_of(
+                ask.input_tokens, 0, output_tokens, self._most.input_pusd, 0, self._most.output_pusd, self._most.request_pusd,
+            )
+        return 0
+
+
+def in_money(gauges, bint enforced=False):
+    """Whether one of them is a budget; `enforced`: one that refuses."""
+    for gauge in gauges:
+        if gauge.unit == USD and not (enforced and gauge.is_shadow):
+            return True
+    return False
+
+
 @cython.final
 cdef class Ask:
     """`caller`: the gauges that hold whichever way it goes. `ways` are looked at only as far as they are needed.
@@ -152,25 +258,6 @@ cdef class Ask:
     def admitted(self):
         return self.maybe_way(self.way)
 
-    def estimate(self, Way way not None, Skim facts not None, bint is_text, bint is_priced):
-        """Sets what to reserve; `is_text`: the answer costs tokens, too. `is_priced`: money is reserved."""
-        cdef long long output_tokens = 0
-        self.input_tokens = way.estimate.input_tokens(facts.prompt_bytes, way._max_input)
-        if is_text:
-            output_tokens = way.estimate.output_tokens(facts.max_tokens, facts.n, way._max_output)
-        self._reserve(way, output_tokens, is_priced)
-
-    def count(self, Way way not None, long long input_tokens, bint is_priced):
-        """The prompt was counted: that goes before its estimate."""
-        cdef long long output_tokens = self.tokens - self.input_tokens
-        self.input_tokens = input_tokens
-        self._reserve(way, output_tokens, is_priced)
-
-    cdef int _reserve(self, Way way, long long output_tokens, bint is_priced) except -1:
-        self.tokens = self.input_tokens + output_tokens
-        self.usd_micro = way.cost_usd_micro(self.input_tokens, 0, output_tokens) if is_priced else 0
-        return 0
-
     def cost(self, long long usd_micro):
         """What is not priced by tokens is reserved at its price as a request."""
         self.usd_micro = usd_micro
@@ -180,7 +267,7 @@ cdef class Ask:
         each = (1, self.tokens, self.usd_micro, 1)      # by unit
         return [each[gauge.unit] for gauge in gauges]
 
-    def decide(self, limiter, long long now_us, bint is_waiter):
+    cpdef decide(self, limiter, long long now_us, bint is_waiter):
         """A Hold on the first way that has room, or the Refusal. What the caller's own limits refuse, no way can serve."""
         cdef int index = 0
         refusal = None
@@ -199,6 +286,18 @@ cdef class Ask:
             if refusal is None or is_sooner(answer.wait_us, refusal.wait_us):
                 refusal = answer
             index += 1
+
+    def admit_nowait(self, Call call not None, limiter):
+        """Reserves where there is room: `call.hold` has it then, and the answer is None; else it is the Refusal."""
+        try:
+            answer = self.decide(limiter, limiter.now_us(), False)
+        except OverflowError as error:
+            raise Overloaded("The gateway has as many requests in flight as it can hold.") from error
+        if not isinstance(answer, Hold):
+            return answer
+        call.hold = answer
+        call.limit_lines = answer.lines()
+        return None
 
     def goes(self, int index):
         """It goes that way from here on."""
@@ -269,16 +368,27 @@ cdef class Books:
             self._failpoint("after-settle")
         if way is not None and facts is not None and usage is not None and not is_estimated:
             # An answer that the caller cut off says nothing of the model's own length.
-            way.estimate.learn(facts.prompt_bytes, call.input_tokens, call.output_tokens if facts.max_tokens < 0 else 0)
+            is_cut = facts.max_tokens >= 0 or facts.max_output_tokens >= 0
+            way.estimate.learn(facts.prompt_bytes, call.input_tokens, 0 if is_cut else call.output_tokens)
 
     cdef int _record(self, Call call, Way way, Ask ask, usage, long long cost, bint is_charged) except -1:
+        cdef long long input_tokens = 0, output_tokens = 0, cached_tokens = 0
         source = None
-        input_tokens = output_tokens = cached_tokens = 0
         if usage is not None:
             input_tokens, output_tokens, cached_tokens, is_estimated = usage
             source = "estimated" if is_estimated else "reported"
-        self._append(call_to_record(
-            call, f"{call.attempt_id:016x}", call.outcome, is_charged, False, ask.tags, way.label,
-            call.status if is_charged else 0, input_tokens, output_tokens, cached_tokens, source, cost,
+        self._append(compose_record(
+            call, id_text(call.attempt_id), call.outcome, is_charged, False, ask.tags, way.label,
+            call.status if is_charged else 0, input_tokens, output_tokens, cached_tokens, source, cost, -1.0,
         ))
         return 0
+
+
+cdef str id_text(unsigned long long attempt_id):
+    """16 hex digits."""
+    cdef char digits[16]
+    cdef int index
+    for index in range(15, -1, -1):
+        digits[index] = HEX[attempt_id & 15]
+        attempt_id >>= 4
+    return PyUnicode_DecodeASCII(digits, 16, NULL)

@@ -672,8 +672,11 @@ cdef class Limiter:
             add(row, row.head, amount)
             row.reserved += amount
             row.pins += 1
-            if gauge.is_shared and not row.is_degraded and not gauge.is_shadow:
-                take_leased(row, amount, now_us)
+            if gauge.is_shared and not gauge.is_shadow:
+                if row.is_degraded:
+                    row.leased += amount
+                else:
+                    take_leased(row, amount, now_us)
             if row.width_us > 0 and not gauge.is_shadow:
                 hold.note(gauge, max(gauge.limit - row.used, 0), (row.head + RING) * row.width_us - now_us)
         if record.state == FREE:
@@ -845,7 +848,7 @@ cdef class Limiter:
             self._commit()
 
     def leased(self, Gauge gauge not None):
-        """What was ever admitted from leases: its growth is the demand."""
+        """What was ever admitted from leases, or under a cap in their place: its growth is the demand."""
         row = self._look(gauge)
         return row.leased if row != NULL else 0
 

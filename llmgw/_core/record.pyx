@@ -52,6 +52,17 @@ def call_to_record(
     double at_s=-1.0,
 ):
     """`at_s`: unix time at which limits count the attempt; by default when its request was admitted."""
+    return compose_record(
+        call, attempt_id, outcome, charged, recovered, tags, model_label, status, input_tokens, output_tokens,
+        cached_tokens, usage_source, cost_usd_micro, at_s,
+    )
+
+
+cdef bytes compose_record(
+    Call call, str attempt_id, str outcome, bint charged, bint recovered, tuple tags, str model_label, int status,
+    long long input_tokens, long long output_tokens, long long cached_tokens, str usage_source,
+    long long cost_usd_micro, double at_s,
+):
     cdef char scratch[SCRATCH_BYTES]
     cdef Attempt attempt
     attempt.at_s = at_s if at_s >= 0 else call.received_s + max(call.queue_ms, 0) * 1e-3

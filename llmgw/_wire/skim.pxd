@@ -7,7 +7,8 @@ cdef class Skim:
     cdef readonly Py_ssize_t model_start     # the value's span with its quotes; -1: absent
     cdef readonly Py_ssize_t model_end
     cdef readonly bint stream
-    cdef readonly int max_tokens             # the largest of its three spellings; -1: absent
+    cdef readonly int max_tokens             # the larger of it and max_completion_tokens; -1: absent
+    cdef readonly int max_output_tokens      # what the Responses route calls it
     cdef readonly int n                      # the larger of `n` and `best_of`; 1: absent
     cdef readonly str user
     cdef readonly bint include_usage

@@ -89,7 +89,7 @@ fill_names()
 cdef class Skim:
     def __cinit__(self):
         self.model_start = self.model_end = self.stream_options_start = self.stream_options_end = -1
-        self.usage_start = self.usage_end = self.max_tokens = -1
+        self.usage_start = self.usage_end = self.max_tokens = self.max_output_tokens = -1
         self.n = 1
 
 
@@ -219,6 +219,8 @@ cdef int read_fact(Skim facts, Cursor* c, int field) except -1:
         facts.user = read_user(c)
     elif field == N or field == BEST_OF:
         facts.n = max(facts.n, read_count(c, field, 1, MAX_CHOICES))
+    elif field == MAX_OUTPUT_TOKENS:
+        facts.max_output_tokens = read_count(c, field, 0, MAX_COUNT)
     else:
         facts.max_tokens = max(facts.max_tokens, read_count(c, field, 0, MAX_COUNT))
     return 0

@@ -74,8 +74,9 @@ def encoding_of(model: str) -> str:
     return next((encoding for pattern, encoding in _ENCODINGS if pattern.match(name)), "")
 
 
-def count_prompt(body: bytes, encoding: str) -> int:
-    """Tokens of a request's prompt, whichever of the inference routes it is for.
+def count_prompt(body: bytes, encoding: str, is_plain: bool | None = None) -> int:
+    """Tokens of a request's prompt. `is_plain`: of a route that makes no conversation of it (completions and
+    embeddings); None: as the body looks, which nobody may do who has not chosen it.
 
     ValueError where the body is not a JSON object or holds what nobody can count, VocabularyError where the
     encoding is not there.
@@ -86,7 +87,7 @@ def count_prompt(body: bytes, encoding: str) -> int:
     if request.get("previous_response_id") or request.get("conversation"):
         raise ValueError("the provider keeps part of the prompt")
     count = vocabulary(encoding)
-    if _is_plain(request):
+    if _looks_plain(request) if is_plain is None else is_plain:
         return sum(_count_value(request.get(key), count) for key in ("prompt", "input"))
     tokens = sum(_count_message(message, count) for message in _messages(request))
     tokens += sum(_count_json(request.get(key), count) for key in _TOOL_KEYS)
@@ -104,13 +105,13 @@ class ExactCounter:
         self._waiting = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="llmgw-tokens")
 
-    async def count(self, body: bytes, estimated_tokens: int) -> int:
+    async def count(self, body: bytes, estimated_tokens: int, is_plain: bool | None = None) -> int:
         """The prompt's tokens; `estimated_tokens` where they are not known in time. Needs no current task."""
         tokens = None
         if len(body) <= BODY_BYTES_MAX and self._waiting < WAITING_MAX:
             self._waiting += 1
             try:
-                tokens = await self._counted(body)
+                tokens = await self._counted(body, is_plain)
             finally:
                 self._waiting -= 1
         if tokens is None:
@@ -121,10 +122,10 @@ class ExactCounter:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _counted(self, body: bytes) -> int | None:
+    async def _counted(self, body: bytes, is_plain: bool | None) -> int | None:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[int | None] = loop.create_future()
-        job = self._pool.submit(_count_or_none, body, self.encoding)
+        job = self._pool.submit(_count_or_none, body, self.encoding, is_plain)
         job.add_done_callback(functools.partial(_tell, loop, answer))
         timer = loop.call_later(self._deadline_s, _answer, answer, None)
         try:
@@ -134,10 +135,10 @@ class ExactCounter:
             job.cancel()
 
 
-def _count_or_none(body: bytes, encoding: str) -> int | None:
+def _count_or_none(body: bytes, encoding: str, is_plain: bool | None) -> int | None:
     """None for what cannot be counted."""
     try:
-        return count_prompt(body, encoding)
+        return count_prompt(body, encoding, is_plain)
     except ValueError:
         return None
 
@@ -160,8 +161,7 @@ def _answer(answer: asyncio.Future[int | None], tokens: int | None) -> None:
 # what of a request is text
 
 
-def _is_plain(request: dict[str, Any]) -> bool:
-    """The routes that make no conversation of what they are sent: completions and embeddings."""
+def _looks_plain(request: dict[str, Any]) -> bool:
     return "prompt" in request or "embed" in str(request.get("model"))
 
 

@@ -13,8 +13,9 @@ Never do all machines together exceed the limit: their own uses and leases are w
 counted, so the sum of all C0 is at most the limit; no cap grows while a window may hold what was admitted
 under a C0 above the share; and in the third phase none does any more. This is as true as the knowledge it
 rests on: of what was left, at most one look old (one more step like the largest of late is taken off),
-and of how many machines live. A budget keeps C0 for a grace, and closes then. Slots have no window; a
-machine counts on no request running longer than `SLOT_WINDOW_US`.
+and of how many machines live. Those learn of a newcomer within `JOIN_US`: before, it has no part of the
+rest. A budget keeps C0 for a grace, and closes then. Slots have no window; a machine counts on no request
+running longer than `SLOT_WINDOW_US`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from llmgw.limits.fleet import BUCKETS, USD, Row
 
 TICK_US = 25_000  # how often the runner looks at what is left
 TRUST_US = 2_000_000  # so long after a loss a limit that was never looked at may still get to be known
+JOIN_US = 2_000_000  # two beats: so long after a machine came, or came back, the others may not count it
 SLOT_WINDOW_US = 300_000_000  # the default of `timeouts.total`
 PAUSE_US = 100_000  # for which one who asks for too much keeps all others from asking
 NEARLY_FULL = 64  # less than this part of the limit left is none

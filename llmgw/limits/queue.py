@@ -66,8 +66,8 @@ class Queue:
     """At most `max_waiting` waiters. After `join`, `leave` and `woken`, pump.
 
     `on_line(gauge, is_batch, is_waiting)` is told when somebody of that class comes to wait in line at the
-    gauge, again whenever the line's first one was refused, which is every REFRESH_US at least, and when nobody
-    waits there any more.
+    gauge, again whenever the line's first one was refused, which is every REFRESH_US at least, and when
+    nobody waits there any more.
     """
 
     def __init__(self, max_waiting: int, on_line: Callable[[Gauge, bool, bool], None] = _nobody_asks) -> None:

@@ -15,10 +15,11 @@ from redis import exceptions
 
 from llmgw.limits.fleet import Beat, Call, Reply
 from llmgw.store import scripts
-from llmgw.store.url import Client, close_client
+from llmgw.store.client import Client, close_client
 
-PROBE_DEADLINE_S = 1.0  # may have to connect, with TLS; nobody waits for it
+PROBE_DEADLINE_S = 1.0  # may have to connect, with TLS, and to load the scripts; nobody waits for it
 TRIES = 3  # within one deadline
+LINES = 2  # of calls; each uses a connection
 OVERSLEPT_S = 0.01  # a loop that was busy gets so much more, to read what has long arrived
 
 # The first that fits names it; derived classes stand before their bases.
@@ -93,10 +94,11 @@ class Store:
         return await self._in_time(calls, self.deadline_s)
 
     async def probe(self, machine: str) -> Reply | None:
-        """Tries to connect, then whether an answer comes in time; if so, Redis is back."""
+        """Connects for each line of calls; Redis is back if then an answer comes in time."""
         beat = Beat(machine)
         try:
             await self._in_time([beat], PROBE_DEADLINE_S)
+            await asyncio.gather(*(self._in_time([beat], PROBE_DEADLINE_S) for _ in range(LINES)))
             reply = (await self._in_time([beat], self.deadline_s))[0]
         except StoreAway:
             return None
@@ -156,8 +158,10 @@ class Store:
         replies = await self._pipeline(commands)
         missing = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
         if missing:
-            for text in {commands[index].script.text for index in missing}:
-                await self._client.script_load(text)
+            for (
+                script
+            ) in scripts.ALL:  # who has forgotten one has forgotten all; one that waits needs them later
+                await self._client.script_load(script.text)
                 self.counters.scripts_loaded += 1
             again = await self._pipeline([commands[index] for index in missing])
             for index, reply in zip(missing, again, strict=True):

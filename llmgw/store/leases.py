@@ -17,7 +17,7 @@ from typing import NamedTuple
 from llmgw._core.limiter import Gauge, Limiter
 from llmgw.limits import lease
 from llmgw.limits.fleet import Beat, Call, GiveSlots, Settle
-from llmgw.store.adapter import Store, StoreAway
+from llmgw.store.adapter import OVERSLEPT_S, Store, StoreAway
 from llmgw.store.asks import Asks, Waiting, look, top_up
 from llmgw.store.intake import Denied, Intake
 from llmgw.store.line import Line
@@ -27,6 +27,8 @@ from llmgw.store.watch import Watch, Watches
 
 SETTLE_US = 50_000
 BEAT_US = 1_000_000
+MEET_US = 1_000_000  # with one more probe, of a second, at most: how long a start is held up without a Redis
+MEET_AGAIN_S = 0.05
 
 
 class Asker(NamedTuple):
@@ -71,10 +73,21 @@ class Leases:
         self._askers: list[Asker] = []
         self._serving: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
+        self._begun = asyncio.Event()
         self._settled_us = self._beaten_us = 0
         self.on_news: Callable[[], object] = lambda: None  # the limiter may admit now what it refused
 
     # -- what the gateway calls
+
+    async def begin(self) -> bool:
+        """Starts, and returns when Redis was heard, its scripts are loaded and all limits were looked at.
+
+        So what comes first has no more to wait for than what comes later. False: Redis is away; a
+        machine that begins so, and does not know the fleet, is strict.
+        """
+        self.start()
+        await self._begun.wait()
+        return not self._outage.is_on
 
     def start(self) -> None:
         self._running = asyncio.get_running_loop().create_task(self._run())
@@ -92,10 +105,17 @@ class Leases:
             if is_leased(gauge):
                 self._watches.find(gauge, now_us)
 
-    async def wait(self, lacking: Sequence[Gauge], amounts: Sequence[int]) -> tuple[Denied, ...]:
+    @property
+    def wait_max_s(self) -> float:
+        """The store's own deadline comes first, and puts caps in the place of what did not answer."""
+        return self._store.deadline_s + OVERSLEPT_S
+
+    async def wait(
+        self, lacking: Sequence[Gauge], amounts: Sequence[int], within_s: float | None = None
+    ) -> tuple[Denied, ...]:
         """Returns when the limiter has a grant, a denial or a cap for each: put the question again.
 
-        Within the store's deadline, also when nothing came; no Task is needed. Returned is what was denied of
+        Within `wait_max_s`, also when nothing came; no Task is needed. Returned is what was denied of
         these gauges, with the true wait: the limiter is told a shorter one where smaller requests have room.
         """
         now_us = self._limiter.now_us()
@@ -105,7 +125,7 @@ class Leases:
             return ()
         loop = asyncio.get_running_loop()
         asker = Asker(loop.create_future(), frozenset(gauge.key for gauge in lacking))
-        timer = loop.call_later(self._store.deadline_s, asker.answer, ())
+        timer = loop.call_later(self.wait_max_s if within_s is None else within_s, asker.answer, ())
         self._askers.append(asker)
         self._gather(watches, amounts)
         try:
@@ -202,8 +222,8 @@ class Leases:
     # -- the back line
 
     async def _run(self) -> None:
-        if await self._store.probe(self._machine) is None:
-            self._lose([])
+        await self._meet()
+        self._begun.set()
         while True:
             try:
                 if self._outage.is_on:
@@ -216,6 +236,29 @@ class Leases:
                     await self._tick(self._limiter.now_us())
             except StoreAway:
                 self._lose([])
+
+    async def _meet(self) -> None:
+        """The first words with Redis. Where everything starts at once they take a few tries."""
+        until_us = self._limiter.now_us() + MEET_US
+        while not await self._try_meet():
+            if self._limiter.now_us() >= until_us:
+                self._lose([])
+                return
+            await asyncio.sleep(MEET_AGAIN_S)
+
+    async def _try_meet(self) -> bool:
+        try:
+            if self._outage.is_on:
+                return await self._outage.try_end(self._front, self._back)
+            reply = await self._store.probe(self._machine)
+            if reply is None:
+                return False
+            self._outage.hear_beat(reply, self._limiter.now_us())
+            await self._tick(self._limiter.now_us())
+        except StoreAway:
+            self._lose([])
+            return False
+        return True
 
     async def _tick(self, now_us: int) -> None:
         self._collect(now_us)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from llmgw._core.limiter import Limiter
 from llmgw.limits import lease
-from llmgw.limits.fleet import Ask, Beat, Call, Entry, Lease, Row, Settle, TakeSlots
+from llmgw.limits.fleet import DEAD_US, Ask, Beat, Call, Entry, Lease, Reply, Row, Settle, TakeSlots
 from llmgw.store.adapter import Store
 from llmgw.store.line import Exchange, Line
 from llmgw.store.pending import Pending
@@ -40,6 +40,7 @@ class Outage:
         self._machine = machine
         self._grace_us = int(grace_s * 1e6)
         self._since_us = 0
+        self._joined_us: int | None = None  # since when this machine belongs to the fleet
         self._epochs: dict[str, int] = {}
         self.is_on = False
         self.lost_tags: set[str] = set()  # hash slots that have forgotten: what we know is charged again
@@ -53,9 +54,18 @@ class Outage:
         for call, reply in zip(exchange.calls, exchange.replies, strict=True):
             self.offset_us = reply.time_us - now_us
             if isinstance(call, Beat):
-                self.machines = max(reply.machines, 1)
+                self.hear_beat(reply, now_us)
             elif isinstance(call, (Lease, TakeSlots)):
                 self._hear_epoch(call.tag, reply.epoch)
+
+    def hear_beat(self, reply: Reply, now_us: int) -> None:
+        self.machines = max(reply.machines, 1)
+        if self._joined_us is None:
+            self._joined_us = now_us
+
+    @property
+    def was_ever_heard(self) -> bool:
+        return self._joined_us is not None
 
     def _hear_epoch(self, tag: str, epoch: int) -> None:
         if self._epochs.setdefault(tag, epoch) != epoch:
@@ -105,7 +115,11 @@ class Outage:
             left = self._limiter.release_lease(gauge, self._limiter.lease_left(gauge, now_us), now_us)
             self._pending.add(watch, now_us - watch.row.life_us, -left)
         watch.own = lease.Own(used, left)
-        watch.first_cap = lease.first_cap(watch.row, watch.own, watch.known, self.machines)
+        known = None if self._is_newcomer(now_us) else watch.known
+        watch.first_cap = lease.first_cap(watch.row, watch.own, known, self.machines)
+
+    def _is_newcomer(self, now_us: int) -> bool:
+        return self._joined_us is None or now_us - self._joined_us < lease.JOIN_US
 
     # -- and back
 
@@ -128,6 +142,8 @@ class Outage:
             now_us = self._limiter.now_us()
             await back.exchange(self._pending.calls(back, self._machine, now_us, self.offset_us), now_us)
         self._recover()
+        if self._limiter.now_us() - self._since_us > DEAD_US - lease.JOIN_US:  # the others forgot this one
+            self._joined_us = self._limiter.now_us()
         return True
 
     async def _look(self, back: Line) -> None:

@@ -42,6 +42,7 @@ SETTLE_AMOUNTS = load("settle_amounts")
 LEASE_SLOTS = load("lease_slots")
 RETURN_SLOTS = load("return_slots")
 BEAT_MACHINE = load("beat_machine")
+ALL = (LEASE_AMOUNTS, SETTLE_AMOUNTS, LEASE_SLOTS, RETURN_SLOTS, BEAT_MACHINE)
 
 
 def command(prefix: str, call: fleet.Call) -> Command:

@@ -29,6 +29,12 @@ GOOD = {
     "rediss+cluster://:p@a:1,[fe80::2]:65535/": RedisAddress(
         "cluster", (("a", 1), ("fe80::2", 65535)), password="p", is_tls=True
     ),
+    "rediss://h?ssl_ca_certs=/etc/my%20ca.pem&ssl_cert_reqs=none": RedisAddress(
+        "single", (("h", 6379),), is_tls=True, ssl_ca_certs="/etc/my ca.pem", ssl_cert_reqs="none"
+    ),
+    "redis+sentinel://a/main/2?sentinel_password=pass%26more": RedisAddress(
+        "sentinel", (("a", 26379),), service="main", db=2, sentinel_password="pass&more"
+    ),
 }  # fmt: skip
 BAD = [
     "", "redis", "redis:", "redis://", "redis:///0", "http://h", "redis://h:0", "redis://h:65536", "redis://h:x",
@@ -37,6 +43,9 @@ BAD = [
     "unix://", "unix:///", "unix://run/redis.sock", "unix:///s?db=x", "unix:///s?a=1", "redis+unix:///s",
     "redis+sentinel://a", "redis+sentinel://a/", "redis+sentinel://a/s/x", "redis+sentinel:///s", "redis+sentinel://a,/s",
     "redis+cluster://", "redis+cluster://a/0", "redis+cluster://,a", "redis+sentinels://a/s", "unix+cluster://a",
+    "redis://h?", "redis://h?nope=1", "redis://h?ssl_cert_reqs=none", "rediss://h?ssl_cert_reqs=some", "rediss://h?ssl_ca_certs=",
+    "rediss://h?ssl_cert_reqs=none&ssl_cert_reqs=none", "redis://h?sentinel_password=p", "redis+sentinel://a/s?sentinel_password",
+    "unix:///s?db=1&db=2", "unix:///s?db=01", "rediss://h?ssl_ca_certs=/a#b", "rediss://h?ssl_ca_certs=/a&",
 ]  # fmt: skip
 
 
@@ -62,4 +71,5 @@ def test_no_refusal_shows_any_of_the_url(url: str, at: int, slip: str) -> None:
 
 
 def test_the_password_is_in_no_repr() -> None:
-    assert "pass" not in repr(parse_redis_url("rediss://:pass@h:1")).replace("password", "")
+    for url in ("rediss://:pass@h:1", "redis+sentinel://:pass@h/s?sentinel_password=pass"):
+        assert "pass" not in repr(parse_redis_url(url))

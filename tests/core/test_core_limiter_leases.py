@@ -129,10 +129,10 @@ def test_while_the_store_is_away_the_machines_bound_holds_and_no_lease_is_used(l
     answers = [admit(limiter, tokens) for _ in range(3)]
     assert [isinstance(answer, Hold) for answer in answers] == [True, True, False]
     assert answers[2].lacking is None and answers[2].wait_us > 0
-    assert (limiter.lease_left(tokens, NOW_US), limiter.leased(tokens)) == (1_000, 0)
+    assert (limiter.lease_left(tokens, NOW_US), limiter.leased(tokens)) == (1_000, 20)
     limiter.recover(tokens)
     assert not limiter.is_degraded(tokens)
-    assert isinstance(admit(limiter, tokens), Hold) and limiter.leased(tokens) == 10
+    assert isinstance(admit(limiter, tokens), Hold) and limiter.leased(tokens) == 30
 
 
 def test_a_bound_of_nothing_admits_nothing_and_one_above_the_limit_not_more(limiter):

@@ -1,8 +1,7 @@
-"""A real Redis for each test that asks for one, and what stands between it and a client."""
+"""A real Redis for each test that asks for one."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
@@ -12,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,55 +79,6 @@ class Server:
             os.kill(self.process.pid, signal.SIGCONT)
             self.process.wait()
         self.process = None
-
-
-class Lossy:
-    """A proxy that lets every command through and drops replies, with the connection, as `drops` says."""
-
-    def __init__(self, port: int, drops: Callable[[], bool]) -> None:
-        self.target = port
-        self.drops = drops
-        self.port = 0
-        self.dropped = 0
-        self.server: asyncio.Server | None = None
-        self.tasks: set[asyncio.Task] = set()
-
-    async def __aenter__(self) -> Lossy:
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self.server
-        self.server.close()
-        for task in list(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        there = asyncio.ensure_future(self.copy(reader, far_writer))
-        try:
-            while data := await far_reader.read(65536):
-                if self.drops():
-                    self.dropped += 1
-                    break
-                writer.write(data)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            there.cancel()
-            await asyncio.gather(there, return_exceptions=True)
-            for end in (writer, far_writer):
-                end.close()
-
-    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
 
 
 @pytest.fixture(scope="session")

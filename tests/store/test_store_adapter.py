@@ -10,15 +10,16 @@ from conftest import Lossy, Server, binary
 from fleetrig import Hold, Machine, gauge, until
 from redis import exceptions
 
+from llmgw.config import parse_redis_url
 from llmgw.limits.fleet import Ask, Beat, Lease, Row
 from llmgw.store.adapter import Counters, Store, StoreAway, kind_of
-from llmgw.store.url import make_client, parse
+from llmgw.store.client import make_client
 
 ROW = Row("a" * 32, 0, 60_000_000, 1000)
 
 
 def store_at(url: str, deadline_s: float = 1.0) -> Store:
-    return Store(make_client(parse(url), deadline_s), "t", deadline_s, Counters())
+    return Store(make_client(parse_redis_url(url), deadline_s), "t", deadline_s, Counters())
 
 
 def lease(number: int, amount: int = 1, tag: str = "x") -> Lease:

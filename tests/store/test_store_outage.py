@@ -7,8 +7,10 @@ import random
 import time
 
 import pytest
-from conftest import Lossy
 from fleetrig import MINUTE_US, REQUESTS, SLOTS, USD, Hold, Machine, drain, gauge, until
+from lossy import Lossy
+
+from llmgw.limits import lease
 
 SLOW_S = 0.2  # what a noisy test machine may add to a deadline of 50 ms
 
@@ -17,6 +19,7 @@ async def both_know(one: Machine, two: Machine, *gauges) -> None:
     """Two machines that count each other and have looked at these."""
     for machine in (one, two):
         machine.leases.watch(gauges)
+        await machine.is_known()
     await until(lambda: one.leases.machines == two.leases.machines == 2)
     for machine in (one, two):
         await until(lambda: all(watch.known for watch in machine.leases._watches))
@@ -34,6 +37,7 @@ async def longest_s(machine: Machine, *gauges, count: int = 30) -> float:
 async def test_a_frozen_redis_holds_no_request_up(own_redis):
     limit = gauge(limit=1000)
     async with Machine(own_redis.url, 0.05) as machine:
+        await machine.is_known()
         machine.leases.watch([limit])
         await until(lambda: all(watch.known for watch in machine.leases._watches))
         await machine.ask(limit)
@@ -48,6 +52,7 @@ async def test_a_frozen_redis_holds_no_request_up(own_redis):
 async def test_frozen_while_requests_come_all_are_answered_in_time(own_redis):
     limits = [gauge(limit=1000, name=f"limit {index}") for index in range(20)]
     async with Machine(own_redis.url, 0.05) as machine:
+        await machine.is_known()
         await machine.ask(*limits)
         own_redis.freeze()
         began_s = time.monotonic()
@@ -86,6 +91,7 @@ async def test_it_is_back_within_two_seconds_and_knows_what_was_admitted_meanwhi
 async def test_an_outage_charges_only_what_was_admitted_in_it(own_redis):
     limit = gauge(limit=100)
     async with Machine(own_redis.url) as machine:
+        await machine.is_known()
         assert len(await machine.flood(60, limit)) == 60
         own_redis.freeze()
         await machine.leases.wait([limit], [1])
@@ -111,6 +117,7 @@ async def test_after_a_flush_a_machine_charges_again_what_it_has_used(redis):
 async def test_redis_killed_and_started_empty_is_found_out(own_redis):
     limit = gauge(limit=100)
     async with Machine(own_redis.url) as machine:
+        await machine.is_known()
         admitted = len(await machine.flood(60, limit))
         own_redis.kill()
         admitted += len(await machine.flood(20, limit))
@@ -133,6 +140,7 @@ async def test_a_server_that_forgot_its_scripts_is_told_again(redis):
 async def test_a_server_that_became_a_replica_is_away_until_it_is_a_master(own_redis):
     limit = gauge(limit=100)
     async with Machine(own_redis.url) as machine:
+        await machine.is_known()
         assert isinstance(await machine.ask(limit), Hold)
         own_redis.command("REPLICAOF", "127.0.0.1", "1")
         await until(lambda: machine.leases.is_away)
@@ -145,6 +153,7 @@ async def test_a_server_that_became_a_replica_is_away_until_it_is_a_master(own_r
 async def test_a_server_without_memory_is_away(own_redis):
     limit = gauge(limit=100)
     async with Machine(own_redis.url) as machine:
+        await machine.is_known()
         await machine.ask(limit)
         own_redis.command("CONFIG", "SET", "maxmemory", "1")
         await until(lambda: machine.leases.is_away)
@@ -156,6 +165,7 @@ async def test_a_server_without_memory_is_away(own_redis):
 async def test_a_budget_closes_after_its_grace(own_redis):
     budget = gauge(USD, limit=1_000_000, window_us=24 * 60 * MINUTE_US)
     async with Machine(own_redis.url, grace_s=0.6) as machine:
+        await machine.is_known()
         machine.leases.watch([budget])
         await until(lambda: all(watch.known for watch in machine.leases._watches))
         own_redis.kill()
@@ -178,10 +188,49 @@ async def test_slots_held_through_an_outage_are_counted_after_it(own_redis):
         assert len(await two.flood(10, limit)) == 5
 
 
-async def test_a_machine_that_never_reached_redis_serves_as_if_alone_after_a_while(tmp_path):
+async def test_a_machine_that_never_reached_redis_is_strict_and_then_alone_but_for_budgets(tmp_path):
+    limits = gauge(limit=5), gauge(REQUESTS, limit=100, name="other")
+    budget = gauge(USD, limit=1_000_000)
     async with Machine(f"unix://{tmp_path}/nobody") as machine:
-        await asyncio.sleep(2.6)
-        assert len(await machine.flood(10, gauge(limit=5), gauge(REQUESTS, limit=100, name="other"))) == 5
+        assert await machine.leases._begun.wait()
+        assert machine.leases.is_away
+        assert not await machine.flood(10, *limits) and not await machine.flood(1, budget, usd_micro=1)
+        machine.leases._outage._since_us -= lease.TRUST_US
+        assert await drain(limits[0], machine, goal=5) == 5
+        assert not await machine.flood(1, budget, usd_micro=1)
+
+
+async def test_a_newcomer_has_no_part_of_what_was_left_when_redis_went_away(own_redis):
+    limit = gauge(limit=100)
+    async with Machine(own_redis.url) as one:
+        one.leases.watch([limit])
+        await one.is_known()
+        await until(lambda: all(watch.known for watch in one.leases._watches))
+        async with Machine(own_redis.url) as two:
+            two.leases.watch([limit])
+            assert await two.leases._begun.wait()
+            own_redis.kill()
+            await until(lambda: one.leases.is_away and two.leases.is_away)
+            assert len(await one.flood(200, limit)) + len(await two.flood(200, limit)) <= 100
+            assert two.used(limit) == 0
+
+
+async def test_what_comes_after_the_beginning_needs_no_connection_and_no_script(own_redis):
+    async with Machine(own_redis.url) as machine:
+        assert await machine.leases._begun.wait()
+        loaded, connected = machine.counters.scripts_loaded, connections(own_redis)
+        for unit in (REQUESTS, SLOTS):
+            hold = await machine.ask(gauge(unit))
+            machine.settle(hold)
+        await asyncio.sleep(1.2)  # a beat, looks and returns went out too
+        assert machine.counters.scripts_loaded == loaded and machine.counters.outages == 0
+        assert connections(own_redis) == connected + 1, "the test's own question"
+
+
+def connections(server) -> int:
+    """Ever made, this one included."""
+    stats = server.command("INFO", "stats")
+    return int(stats.partition(b"total_connections_received:")[2].split()[0])
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -8,11 +8,12 @@ import random
 import pytest
 from redis.asyncio import Redis
 
+from llmgw.config import parse_redis_url
 from llmgw.limits import fleet
 from llmgw.limits.fleet import Ask, Beat, Entry, Fleet, GiveSlots, Lease, Row, Settle, TakeSlots
 from llmgw.store import scripts
 from llmgw.store.adapter import Counters, Store
-from llmgw.store.url import make_client, parse
+from llmgw.store.client import make_client
 
 WINDOWS_US = (60_000, 250_000, 1_000_000, 60_000_000, 86_400_000_000)
 STEPS, SOAK_STEPS, BATCH = 3_000, 20_000, 5
@@ -20,7 +21,7 @@ STEPS, SOAK_STEPS, BATCH = 3_000, 20_000, 5
 
 @pytest.fixture
 async def store(redis):
-    store = Store(make_client(parse(redis.url), 2.0), "t", 2.0, Counters())
+    store = Store(make_client(parse_redis_url(redis.url), 2.0), "t", 2.0, Counters())
     yield store
     await store.close()
 

@@ -233,11 +233,12 @@ def is_count(value: object, least: int, most: int) -> bool:
 
 
 def facts_of(value: dict[str, Any]) -> dict[str, Any]:
-    counts = [value[key] for key in COUNT_KEYS if value.get(key) is not None]
+    counts = [value[key] for key in COUNT_KEYS[:2] if value.get(key) is not None]
     return {
         "model": value.get("model"),
         "stream": bool(value.get("stream")),
         "max_tokens": max(counts, default=-1),
+        "max_output_tokens": -1 if value.get("max_output_tokens") is None else value["max_output_tokens"],
         "n": max(value.get("n") or 1, value.get("best_of") or 1),
         "user": value.get("user"),
         "include_usage": bool((value.get("stream_options") or {}).get("include_usage")),

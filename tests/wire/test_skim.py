@@ -48,7 +48,8 @@ def test_null_is_like_absent_where_a_field_may_be_null() -> None:
         b'{"stream":null,"user":null,"max_tokens":null,"n":null,"best_of":null,"max_output_tokens":7,'
         b'"stream_options":null}'
     )
-    assert (facts.stream, facts.user, facts.max_tokens, facts.n) == (False, None, 7, 1)
+    assert (facts.stream, facts.user, facts.max_tokens, facts.max_output_tokens) == (False, None, -1, 7)
+    assert facts.n == 1
 
 
 def test_the_prompt_is_the_sum_of_messages_prompt_and_input_as_written() -> None:
