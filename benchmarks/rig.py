@@ -225,7 +225,7 @@ http {{
 
 
 def _gateway_config(room: Path, behind: Upstreams, port: int, admin_port: int) -> str:
-    """What a production user has on: keys, allow-list, three limits and a budget, prices, metrics, log, ledger."""
+    """What production has on: keys, allow-list, three limits and a budget, prices, metrics, log, ledger."""
     price = '{input: "0.15", output: "0.60", cached_input: "0.075"}'
     models = "\n".join(f"  {route}: {{targets: [{{provider: {route}}}], price: {price}}}" for route in ROUTES)
     providers = "\n".join(

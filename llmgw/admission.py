@@ -24,7 +24,7 @@ from llmgw.ledger import LedgerFile
 from llmgw.limits.exact import ENCODINGS, ExactCounter, VocabularyError, encoding_of
 from llmgw.limits.options import is_batch, max_wait_s, tags_of
 from llmgw.limits.queue import Joined, Waiter
-from llmgw.limits.refusal import found_no_place, price_unknown, refused, waited_in_vain
+from llmgw.limits.refusal import found_no_place, limit_lines, price_unknown, refused, waited_in_vain
 from llmgw.limits.rules import Limit, Rules
 from llmgw.metrics import Metrics
 from llmgw.routing import Plan
@@ -32,6 +32,8 @@ from llmgw.store.leases import Leases
 from llmgw.upstream import Upstream
 from llmgw.waiting import WaitingRoom
 
+# Of an endpoint, in what is kept for a crash: paths come from clients.
+ENDPOINT_MAX: Final = 64
 # While one lease is fetched another may be used up by others.
 LEASE_TRIES: Final = 3
 
@@ -70,13 +72,17 @@ class Admission:
             for tenant in config.tenants.values()
             for key in tenant.keys
         }
-        if resources.leases is not None:
-            resources.leases.watch(self.rules.configured())
         self.calendar = self.rules.calendar()
         self.period_ends_s = 0.0
         self.refresh(time.time())
         self.counters: dict[str, ExactCounter] = {}
         self.load_vocabularies()
+
+    def take_over(self) -> None:
+        """This configuration is in force from here on."""
+        self.resources.waiting.queue.max_waiting = self.config.queue.max_waiting
+        if self.resources.leases is not None:
+            self.resources.leases.watch(self.rules.configured())
 
     def refresh(self, wall_s: float) -> None:
         """Begins the calendar's periods that are due. At least once a minute: clocks are set."""
@@ -109,6 +115,7 @@ class Admission:
             plan,
             self.rules.caller(principal.tenant, principal.key_name, plan.label),
             call.route,
+            call.endpoint,
             is_batch=key.priority == "batch",
             is_exact=plan.model is not None and plan.model.estimate == "exact",
             limits_users=self.limits_users,
@@ -121,7 +128,7 @@ class Admission:
             if self.upstreams[target.provider].dialect.speaks(call.route)
         }
         # What nobody can price cannot be held to a budget: no request goes there.
-        must_price = permit.has_budget and call.route.costs_tokens
+        must_price = permit.has_budget and permit.costs_tokens
         ways = {key: way for key, way in found.items() if way.is_priced or not must_price}
         permit.lead(
             tuple(ways.values()),
@@ -134,7 +141,15 @@ class Admission:
     def way(self, principal: Principal, plan: Plan, call: Call, target: Target) -> Way:
         upstream = self.upstreams[target.provider]
         model = target.model or call.model_requested
-        names = (principal.tenant, principal.key_name, upstream.name, plan.label, model, call.endpoint, "")
+        names = (
+            principal.tenant,
+            principal.key_name,
+            upstream.name,
+            plan.label,
+            model,
+            call.endpoint[:ENDPOINT_MAX],
+            "",
+        )
         price, bounds = price_of(plan.model, model), bounds_of(plan.model, model)
         return Way(
             upstream,
@@ -152,13 +167,14 @@ class Admission:
     def ask(self, call: Call, facts: Skim | None, permit: Permit) -> Ask:
         """What the request asks for, by its estimate. Raises BadRequest, PriceUnknown, NoUpstream."""
         caller = self.caller_of(call, permit)
-        has_tokens = call.route.costs_tokens and facts is not None
+        has_tokens = permit.costs_tokens and facts is not None
         has_budget = in_money(caller, enforced=True)
         ways = permit.order()
         if has_budget and has_tokens:
             ways = (way for way in ways if way.is_priced)
         ask = Ask(caller, ways, is_batch(call.priority, is_batch_key=permit.is_batch))
         ask.tags = tags_of(call.tags)
+        ask.max_wait_s = max_wait_s(call.max_wait, permit.max_wait_s, self.config.queue.max_wait_s)
         way = ask.maybe_way(0)
         if way is None:
             if has_budget and permit.plan.targets:
@@ -196,34 +212,42 @@ class Admission:
         answer = await self.lease(ask, refusal)
         if isinstance(answer, Hold):
             return answer
-        refusal = answer
-        wait_s = max_wait_s(call.max_wait, permit.max_wait_s, self.config.queue.max_wait_s)
-        limit = refusal.gauge.info
+        if answer.lacking is not None and not ask.max_wait_s:
+            raise Overloaded("The limits that several machines share could not be read in time.")
+        limit = answer.gauge.info
         assert isinstance(limit, Limit)
         try:
-            if not wait_s:
-                raise refused(refusal, call.model_requested, call.tenant_id)
-            return await self.wait(call, permit, ask, refusal, wait_s)
+            if not ask.max_wait_s:
+                raise refused(answer, call.model_requested, call.tenant_id)
+            return await self.wait(call, permit, ask, answer)
         except GatewayError:
+            call.limit_lines = limit_lines(answer)
             self.metrics.refused(call.tenant_id, limit.label)
             raise
 
     async def lease(self, ask: Ask, refusal: Refusal) -> Hold | Refusal:
-        """Decides again with what the fleet has to lease. Overloaded where it does not say so in time."""
+        """Fetches what the machine's leases lack; while one is fetched, others may use up another."""
+        answer: Hold | Refusal = refusal
         leases = self.resources.leases
-        if leases is None or refusal.lacking is None:
-            return refusal
+        if leases is None:
+            return answer
         until_us = self.limiter.now_us() + round(leases.wait_max_s * 1e6)
         for _ in range(LEASE_TRIES):
-            within_s = max(until_us - self.limiter.now_us(), 0) / 1e6
-            await leases.wait(refusal.lacking, ask.amounts(refusal.lacking), within_s)
-            answer = ask.decide(self.limiter, self.limiter.now_us(), False)
             if isinstance(answer, Hold) or answer.lacking is None:
-                return answer
-            refusal = answer
-        raise Overloaded("The limits that several machines share could not be read in time.")
+                break
+            within_s = max(until_us - self.limiter.now_us(), 0) / 1e6
+            await leases.wait(answer.lacking, ask.amounts(answer.lacking), within_s)
+            answer = self.decide(ask, is_waiter=False)
+        return answer
 
-    async def wait(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal, wait_s: float) -> Hold:
+    def decide(self, ask: Ask, *, is_waiter: bool) -> Hold | Refusal:
+        """Raises Overloaded."""
+        try:
+            return ask.decide(self.limiter, self.limiter.now_us(), is_waiter)
+        except OverflowError as error:
+            raise Overloaded("The gateway has no room for another request or another limit.") from error
+
+    async def wait(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> Hold:
         """In the worker's queue, until it is this one's turn and there is room."""
         waiting, limiter = self.resources.waiting, self.limiter
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -233,7 +257,7 @@ class Admission:
             permit.weight,
             ask.is_batch,
             ask.tokens,
-            began_us + round(wait_s * 1e6),
+            began_us + round(ask.max_wait_s * 1e6),
             lambda now_us: self.decide_as_waiter(ask, now_us),
             done.set_result,
             ask.caller,
@@ -275,7 +299,10 @@ class Admission:
     def go_on(self, call: Call, ask: Ask, way: Way, index: int) -> bool:
         """To another target: whether its limits have room. What the last one was sent stays counted there."""
         billed_tokens = ask.input_tokens if call.may_be_billed else 0
-        refusal = self.limiter.switch(call.hold, way.gauges, self.limiter.now_us(), billed_tokens)
+        try:
+            refusal = self.limiter.switch(call.hold, way.gauges, self.limiter.now_us(), billed_tokens)
+        except OverflowError:
+            return False
         if refusal is not None:
             if refusal.lacking is not None and self.resources.leases is not None:  # for whoever comes next
                 self.resources.leases.want(refusal.lacking, ask.amounts(refusal.lacking))

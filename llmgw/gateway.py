@@ -103,9 +103,11 @@ class Gateway:
             call.status, call.error_code = 500, "internal_error"
             raise
         finally:
-            if call.hold is not None and call.hold.is_open:
-                self.books.settle(call, ask, facts, unfinished_usage(call, facts, reply))
-            self.remember(call, permit)
+            try:
+                if call.hold is not None and call.hold.is_open:
+                    self.books.settle(call, ask, facts, unfinished_usage(call, facts, reply))
+            finally:
+                self.remember(call, permit)
 
     async def serve_models(self, call: Call, out: Outlet) -> None:
         """`GET /v1/models` and `/v1/models/{id}`: the names that this key may ask for."""

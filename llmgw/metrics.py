@@ -128,11 +128,6 @@ FAMILIES: Final = (
         "Ledger lines that could not be written: sums of the ledger lack them.",
     ),
     Family(
-        meter.LEDGER_FAILURES,
-        "llm_ledger_failures_total",
-        "Calls to the ledger's disk that failed.",
-    ),
-    Family(
         meter.REDIS_COMMANDS,
         "llm_redis_commands_total",
         "Commands sent to Redis, by what became of them.",

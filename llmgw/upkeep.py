@@ -107,6 +107,14 @@ class Upkeep:
             used, _ = self.limiter.read(gauge, now_us)
             yield limit_of(gauge).tenant, limit_of(gauge).label, gauge.limit - used
 
+    def limits_used(self) -> Iterator[tuple[str, str, float]]:
+        """(tenant, limit, share of it that is used), of what the configuration names."""
+        now_us = self.limiter.now_us()
+        for gauge in self.admission.rules.configured():
+            if gauge.limit and limit_of(gauge).scope != "user":
+                used, _ = self.limiter.read(gauge, now_us)
+                yield limit_of(gauge).tenant, limit_of(gauge).label, used / gauge.limit
+
     async def close(self) -> None:
         self.task.cancel()
         await self.sender.close()

@@ -94,6 +94,7 @@ class Worker:
         self.offer_mock(self.config)
         self.resources = self.new_resources(self.config)
         self.gateway = self.new_gateway(self.config)
+        self.gateway.admission.take_over()
         self.upkeep = Upkeep(self.gateway.admission, self.resources.limiter, self.metrics, self.store)
         self.edge = self.new_edge()
         self.general = General(self.gateway, self.edge.next_id, self.config.server)
@@ -102,6 +103,7 @@ class Worker:
             self.slot.segment,
             lambda: not self.draining.is_set(),
             self.upkeep.budgets_left,
+            self.upkeep.limits_used,
         )
         self.slot.link.attach(loop, prepare=self.prepare, drain=self.draining.set, reopen=self.reopen_log)
         await self.meet_redis()
@@ -201,7 +203,7 @@ class Worker:
                 self.log.close()
                 self.log = self.new_log(config)
             self.config, self.gateway = config, gateway
-            self.resources.waiting.queue.max_waiting = config.queue.max_waiting
+            gateway.admission.take_over()
             self.upkeep.configure(gateway.admission)
             logging.getLogger().setLevel(config.log.level.upper())
             self.bound_unread()

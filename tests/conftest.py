@@ -9,7 +9,18 @@ import pytest
 # These rooms run real processes on real clocks; what shares the machine can take the processor from any of them
 # for seconds, and no deadline that is worth a test outlasts that. A failure there counts when it comes twice in a
 # row; pytest prints RERUN for each first one, so none is hidden. The rooms of parsers, rules and books never rerun.
-REAL_TIME = {"attack", "bench", "gateway", "lifecycle", "mock", "observe", "proofs", "proofs_fleet", "store", "supervisor"}
+REAL_TIME = {
+    "attack",
+    "bench",
+    "gateway",
+    "lifecycle",
+    "mock",
+    "observe",
+    "proofs",
+    "proofs_fleet",
+    "store",
+    "supervisor",
+}
 TESTS = Path(__file__).parent
 
 

@@ -10,6 +10,7 @@ from llmgw.dialects import Route
 from llmgw.routing import Plan
 
 FREE: Final[frozenset[str]]
+PROMPTED: Final[frozenset[str]]
 
 def cost_usd_micro(
     input_tokens: int,
@@ -62,6 +63,7 @@ class Permit:
         plan: Plan,
         caller: tuple[Gauge, ...],
         route: Route,
+        call_endpoint: str,
         *,
         is_batch: bool,
         is_exact: bool,
@@ -89,6 +91,8 @@ class Permit:
     def max_wait_s(self) -> float: ...
     @property
     def weight(self) -> int: ...
+    @property
+    def costs_tokens(self) -> bool: ...
     def lead(
         self, ways: tuple[Way, ...] | None, choose: Callable[[], Iterable[Way]] | None = None
     ) -> None: ...
@@ -115,6 +119,7 @@ class Ask:
     @property
     def way(self) -> int: ...
     tags: tuple[str, ...]
+    max_wait_s: float
     def maybe_way(self, index: int) -> Way | None: ...
     @property
     def admitted(self) -> Way: ...

@@ -52,6 +52,9 @@ FREE = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 cdef int USD = _USD
 cdef const char* HEX = b"0123456789abcdef"
 
+# Passed on as they come, but read: prompts with `max_tokens`.
+PROMPTED = frozenset({"/v1/messages"})
+
 cdef enum:
     ID_BITS = 62                    # of a process's first attempt id; the following ones count up from there
 
@@ -135,21 +138,23 @@ cdef class Permit:
     cdef readonly object principal, plan
     cdef readonly tuple caller          # gauges of every request
     cdef readonly bint is_batch, is_exact, counts_money, has_budget, limits_users
-    cdef readonly double max_wait_s
+    cdef readonly double max_wait_s     # of the key
     cdef readonly int weight            # of its tenant, where tenants wait
+    cdef readonly bint costs_tokens     # what is sent there is a prompt
     cdef tuple _ways
     cdef object _choose
-    cdef bint _costs_tokens, _is_text, _says_max_output
+    cdef bint _is_text, _says_max_output
     cdef Most _most
 
     def __init__(
-        self, principal, plan, tuple caller not None, route, *, bint is_batch, bint is_exact, bint limits_users,
+        self, principal, plan, tuple caller not None, route, str call_endpoint not None, *, bint is_batch, bint is_exact, bint limits_users,
         double max_wait_s, int weight,
     ):
         self.principal, self.plan, self.caller = principal, plan, caller
         self.is_batch, self.is_exact, self.limits_users = is_batch, is_exact, limits_users
         self.max_wait_s, self.weight = max_wait_s, weight
-        self._costs_tokens, self._is_text = route.costs_tokens, route.is_text
+        self.costs_tokens = route.costs_tokens or call_endpoint in PROMPTED
+        self._is_text = route.is_text
         self._says_max_output = route.says_max_output
         self.counts_money, self.has_budget = in_money(caller), in_money(caller, True)
 
@@ -174,10 +179,13 @@ cdef class Permit:
     def plain_ask(self, Call call not None, Skim facts):
         """Of a request that says nothing of itself which limits must heed. None: `Admission.ask` looks closer."""
         cdef Way way
-        cdef bint has_tokens = self._costs_tokens and facts is not None
-        if call.tags is not None or call.priority is not None or (self.limits_users and call.user is not None):
+        cdef bint has_tokens = self.costs_tokens and facts is not None
+        if call.tags is not None or call.priority is not None or call.max_wait is not None:
+            return None
+        if self.limits_users and call.user is not None:
             return None
         ask = Ask(self.caller, self.order(), self.is_batch)
+        ask.max_wait_s = self.max_wait_s
         way = ask.maybe_way(0)
         if way is None or (self.has_budget and not (has_tokens and way.is_priced)):
             return None
@@ -231,6 +239,7 @@ cdef class Ask:
     cdef readonly long long input_tokens, tokens, usd_micro
     cdef readonly int way
     cdef public tuple tags
+    cdef public double max_wait_s       # how long it may wait
     cdef Way pending
     cdef tuple _all                     # of a plan that chooses nothing
     cdef list _chosen                   # of one that does, so far
@@ -292,7 +301,7 @@ cdef class Ask:
         try:
             answer = self.decide(limiter, limiter.now_us(), False)
         except OverflowError as error:
-            raise Overloaded("The gateway has as many requests in flight as it can hold.") from error
+            raise Overloaded("The gateway has no room for another request or another limit.") from error
         if not isinstance(answer, Hold):
             return answer
         call.hold = answer
@@ -326,8 +335,8 @@ cdef class Books:
         call.attempt_id = self._next_id
         ask.pending = way
         names = way._names + call.request_id.encode()
-        if call.user:
-            names += b"\0" + call.user.encode("utf-8", "replace")
+        if ask.tags or call.user:
+            names += b"\0" + ",".join(ask.tags).encode() + b"\0" + (call.user or "").encode("utf-8", "replace")
         call.hold.sent(names, call.attempt_id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd)
         if self._failpoint is not None:
             self._failpoint("sent")

@@ -587,6 +587,7 @@ cdef class Limiter:
         """
         cdef HoldRecord* record = hold.record
         cdef int64_t actual[UNITS]
+        cdef uint64_t waiters = 0
         if record == NULL:
             raise ValueError("the hold is settled")
         if record.caller_parts + PyTuple_GET_SIZE(target) > PARTS_MAX:
@@ -595,9 +596,11 @@ cdef class Limiter:
         if record.target_parts:
             actual[UNIT_REQUESTS], actual[UNIT_SLOTS] = 1, 0
             actual[UNIT_TOKENS], actual[UNIT_USD] = billed_tokens, 0
-            self._settle(record, hold._target, record.caller_parts, actual, now_us, False)
+            waiters = self._settle(record, hold._target, record.caller_parts, actual, now_us, False)
         hold._target = target
-        return self._take(record, hold, (), target, now_us, hold._is_batch, False)
+        refusal = self._take(record, hold, (), target, now_us, hold._is_batch, False)
+        self._wake(waiters, now_us)
+        return refusal
 
     cdef object _take(
         self, HoldRecord* record, Hold hold, tuple caller, tuple target, int64_t now_us, bint is_batch, bint is_waiter,
@@ -607,6 +610,9 @@ cdef class Limiter:
         cdef Row* rows[PARTS_MAX]
         cdef int64_t waits[PARTS_MAX]
         cdef int first = <int>PyTuple_GET_SIZE(caller), count = first + <int>PyTuple_GET_SIZE(target), index
+        cdef int worst = -1
+        cdef int64_t used = 0
+        cdef bint is_good = False
         for index in range(count):
             gauges[index] = <PyObject*>(PyTuple_GET_ITEM(caller, index) if index < first else PyTuple_GET_ITEM(target, index - first))
             if not isinstance(<object>gauges[index], Gauge):
@@ -616,17 +622,19 @@ cdef class Limiter:
             return None
         self._lock()
         try:
-            if self._judge(record, gauges, rows, waits, count, now_us, is_batch, is_waiter):
+            is_good = self._judge(record, gauges, rows, waits, count, now_us, is_batch, is_waiter)
+            if is_good:
                 self._charge(record, hold, gauges, rows, count, first, now_us)
-                return None
-            refusal = refusal_of(record, gauges, rows, waits, count)
-            if not is_batch and not is_waiter and (<Refusal>refusal).lacking is None:
-                mark_hungry(rows, waits, count, now_us)
-            return refusal
+            else:
+                worst = worst_of(waits, count)
+                if worst >= 0:
+                    used = max(rows[worst].used, rows[worst].denied_used if rows[worst].denied_us else 0)
+                    if not is_batch and not is_waiter:
+                        mark_hungry(rows, waits, count, now_us)
         finally:
-            in_order()
-            self._header.undo_count = 0
-            self._unlock()
+            self._commit()
+        # No object is made under the lock: the collector could run there, and all workers wait for it.
+        return None if is_good else refusal_of(record, gauges, waits, count, worst, used)
 
     cdef bint _judge(
         self, HoldRecord* record, PyObject** gauges, Row** rows, int64_t* waits, int count, int64_t now_us,
@@ -643,6 +651,10 @@ cdef class Limiter:
                 waits[index] = yields_us(self._header, row, now_us, is_batch, is_waiter)
             if waits[index] and gauge.is_shadow:
                 row.shadow_refusals += not is_waiter
+                if gauge.spare is not None and not is_waiter:      # where the users of a tenant are counted together
+                    spare = self._look(gauge.spare)
+                    if spare != NULL and spare != row:
+                        spare.shadow_refusals += 1
                 waits[index] = 0
             is_good = is_good and waits[index] == 0
         return is_good
@@ -718,18 +730,21 @@ cdef class Limiter:
         """The request came to this. Once; a hold that is settled stays so."""
         cdef HoldRecord* record = hold.record
         cdef int64_t actual[UNITS]
+        cdef uint64_t waiters
         if record == NULL:
             return
         actual[UNIT_REQUESTS], actual[UNIT_SLOTS] = requests, 0
         actual[UNIT_TOKENS], actual[UNIT_USD] = max(tokens, 0), max(usd_micro, 0)
         gauges = hold._caller + hold._target if hold._target else hold._caller
-        self._settle(record, gauges, 0, actual, now_us, True)
+        waiters = self._settle(record, gauges, 0, actual, now_us, True)
         hold.record = NULL
         self._give_record(record)
+        self._wake(waiters, now_us)
 
-    cdef int _settle(
+    cdef uint64_t _settle(
         self, HoldRecord* record, tuple gauges, int first, int64_t* actual, int64_t now_us, bint is_over,
-    ) except -1:
+    ) except? 0xFFFFFFFFFFFFFFFF:
+        """Closes those parts; the workers where somebody waits for them, to be woken when all is in order."""
         cdef uint64_t waiters
         cdef int index, count = record.caller_parts + record.target_parts - first
         self._lock()
@@ -740,9 +755,7 @@ cdef class Limiter:
             if gauge.is_shared and gauge.unit != UNIT_SLOTS and actual[gauge.unit] != record.amounts[gauge.unit]:
                 at_us = record.where[first + index] * max(gauge._width_us, 1) if gauge._width_us > 0 else record.where[first + index]
                 self._settled.append((gauge, at_us, actual[gauge.unit] - record.amounts[gauge.unit]))
-        if waiters:
-            self._wake(waiters, now_us)
-        return 0
+        return waiters
 
     cdef uint64_t _close(self, HoldRecord* record, int first, int64_t* actual, int64_t now_us, bint is_over) noexcept:
         """Settles the parts from `first` on and takes them off the record. Where somebody waits for them."""
@@ -770,7 +783,7 @@ cdef class Limiter:
 
     cdef int _wake(self, uint64_t waiters, int64_t now_us) except -1:
         cdef int slot
-        if self.wake_slot is None:
+        if waiters == 0 or self.wake_slot is None:
             return 0
         for slot in range(SLOTS_MAX):
             if waiters & slot_bit(slot) and self._header.waiting_us[slot] > now_us:
@@ -781,12 +794,14 @@ cdef class Limiter:
 
     def read(self, Gauge gauge not None, int64_t now_us):
         """(used, of which reserved by open holds)."""
+        cdef int64_t used, reserved
         self._lock()
         try:
             row = self._journaled(gauge, now_us)
-            return row.used, row.reserved
+            used, reserved = row.used, row.reserved
         finally:
             self._commit()
+        return used, reserved
 
     def shadow_refusals(self, Gauge gauge not None):
         """How many requests a shadow limit would have refused so far."""
@@ -1014,23 +1029,25 @@ cdef inline void mark_hungry(Row** rows, int64_t* waits, int count, int64_t now_
             row.hungry_us = max(row.hungry_us, now_us + min(max(row.width_us * 8, HUNGRY_MIN_US), HUNGRY_MAX_US))
 
 
-cdef Refusal refusal_of(HoldRecord* record, PyObject** gauges, Row** rows, int64_t* waits, int count):
-    """Of the gauge that has no room for longest; of short leases where nothing else refuses."""
+cdef inline int worst_of(int64_t* waits, int count) noexcept nogil:
+    """Which gauge has no room for longest; -1: all have, only leases are short."""
     cdef int index, worst = -1
     for index in range(count):
-        if waits[index] not in (0, LACKING_US) and (worst < 0 or is_worse(waits[index], waits[worst])):
+        if waits[index] != 0 and waits[index] != LACKING_US and (worst < 0 or is_worse(waits[index], waits[worst])):
             worst = index
+    return worst
+
+
+cdef Refusal refusal_of(HoldRecord* record, PyObject** gauges, int64_t* waits, int count, int worst, int64_t used):
+    """Of the gauge that is `worst`; of short leases where none is."""
     refusal = <Refusal>Refusal.__new__(Refusal)
     if worst < 0:
         lacking = [<Gauge>gauges[index] for index in range(count) if waits[index] == LACKING_US]
         refusal.lacking = tuple(lacking)
         refusal.gauge, refusal.wait_us = <Gauge>lacking[0], UNKNOWN_US
-        refusal.requested = record.amounts[refusal.gauge.unit]
-        return refusal
-    refusal.gauge = <Gauge>gauges[worst]
-    row = rows[worst]
-    refusal.used = max(row.used, row.denied_used) if row.denied_us else row.used
-    refusal.requested, refusal.wait_us = record.amounts[refusal.gauge.unit], waits[worst]
+    else:
+        refusal.gauge, refusal.used, refusal.wait_us = <Gauge>gauges[worst], used, waits[worst]
+    refusal.requested = record.amounts[refusal.gauge.unit]
     return refusal
 
 

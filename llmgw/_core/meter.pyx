@@ -34,7 +34,6 @@ REFUSED = 10            # tenant, limit
 SHADOW_REFUSED = 11     # tenant, limit
 QUEUE_WAIT = 12         # no label; a histogram in us
 LEDGER_LOST = 13        # no label
-LEDGER_FAILURES = 14    # no label
 REDIS_COMMANDS = 15     # result
 REDIS_DEGRADED = 16     # no label; us
 LEASE_STRANDED = 17     # unit
@@ -72,7 +71,6 @@ SHAPES = {
     SHADOW_REFUSED: (2, 1),
     QUEUE_WAIT: (0, len(WAIT_BOUNDS_US) + 2),
     LEDGER_LOST: (0, 1),
-    LEDGER_FAILURES: (0, 1),
     REDIS_COMMANDS: (1, 1),
     REDIS_DEGRADED: (0, 1),
     LEASE_STRANDED: (1, 1),
@@ -144,7 +142,6 @@ cdef class Meter:
     cdef uint64_t* _lines_dropped
     cdef uint64_t* _queue_wait
     cdef uint64_t* _ledger_lost
-    cdef uint64_t* _ledger_failures
     cdef dict _bundles                  # (tenant, model, provider, status) -> Bundle
     cdef dict _attempts                 # (provider, outcome) -> Cell
     cdef dict _refusals                 # (tenant, limit) -> Cell
@@ -162,7 +159,6 @@ cdef class Meter:
         self._lines_dropped = self._find(LINES_DROPPED, b"")
         self._queue_wait = self._find(QUEUE_WAIT, b"")
         self._ledger_lost = self._find(LEDGER_LOST, b"")
-        self._ledger_failures = self._find(LEDGER_FAILURES, b"")
         self._bundles, self._attempts, self._refusals = {}, {}, {}
 
     def started(self):
@@ -208,10 +204,6 @@ cdef class Meter:
     def ledger_lost(self, long long lines):
         """Counts ledger lines that could not be written. Any thread of the worker may call it."""
         self._ledger_lost[0] += <uint64_t>max(lines, 0)
-
-    def ledger_failed(self):
-        """Counts one call to the ledger's disk that failed. Any thread of the worker may call it."""
-        self._ledger_failures[0] += 1
 
     def redis_command(self, str result not None, long long count=1):
         """Counts commands to Redis. `result` is one of a few fixed words."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from llmgw.config import units
 from llmgw.config.checks import entries, list_in, mapping
 from llmgw.config.globs import GlobSet, is_glob
-from llmgw.config.limits import LIMIT_WORDS, REQUEST_WORDS, TOKEN_WORDS, Budget, Limits, Queue
+from llmgw.config.limits import LIMIT_WORDS, REQUEST_WORDS, TOKEN_WORDS, Budget, Limits, Queue, Users
 from llmgw.config.node import Node
 from llmgw.config.prices import price_of
 from llmgw.config.problems import Path, Problems
@@ -23,6 +23,8 @@ from llmgw.config.tree import Config, Tenant
 
 GAUGES_MAX = 32  # limits and budgets that one admission takes; the size of the limiter's tables
 TAGS_MAX = 4  # tags that one request may name
+LIMITS_MAX = 7500  # of the 8,192 rows that the segment has for what the configuration names
+USER_ROWS = 8192  # and for users
 REFUSES_ALL = "0 refuses every request"
 
 AnyNode = TypeVar("AnyNode", bound=Node)
@@ -33,10 +35,44 @@ def check_limits(data: dict[str, Any], problems: Problems) -> None:
         _check_block((*path, "limits"), mapping(holder, "limits"), problems)
         _check_budgets((*path, "budgets"), list_in(holder, "budgets"), problems)
     _check_waits(data, problems)
+    _check_users(data, problems)
+    _check_rows(data, problems)
     for tenant, count in worst_cases(data).items():
         if count > GAUGES_MAX:
             found = f"{count} limits and budgets that may apply to one request of this tenant"
             problems.add(("tenants", tenant), f"at most {GAUGES_MAX}", found=found, aside=True)
+
+
+def _check_users(data: dict[str, Any], problems: Problems) -> None:
+    for name, tenant in entries(data, "tenants"):
+        for index, budget in enumerate(list_in(mapping(tenant, "users"), "budgets")):
+            if isinstance(budget, dict) and "alert_at" in budget:
+                path: Path = ("tenants", name, "users", "budgets", index, "alert_at")
+                problems.add(
+                    path, "no such key: alerts are for budgets of tenants, keys and tags", found="alert_at"
+                )
+
+
+def _check_rows(data: dict[str, Any], problems: Problems) -> None:
+    """Every limit and budget is a row of the segment, and so is each of a tracked user's."""
+    count = sum(_rows(holder) for _, holder in _holders(data))
+    if count > LIMITS_MAX:
+        found = f"{count} limits and budgets"
+        problems.add(("tenants",), f"at most {LIMITS_MAX} in one configuration", found=found, aside=True)
+    wanted = 0
+    for name, tenant in entries(data, "tenants"):
+        users = mapping(tenant, "users")
+        tracked = str(users.get("tracked", Users.model_fields["tracked"].default))
+        wanted += _rows(users) * (int(tracked) if tracked.isdecimal() else 0)
+        if wanted > USER_ROWS and _rows(users):
+            text = f"users may need {wanted} rows with this tenant; beyond {USER_ROWS} they share one each"
+            problems.note(("tenants", name, "users"), text)
+            break
+
+
+def _rows(holder: dict[str, Any]) -> int:
+    words = [word for word in LIMIT_WORDS if word in mapping(holder, "limits")]
+    return len(words) + len(list_in(holder, "budgets"))
 
 
 def _holders(data: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -13,7 +13,7 @@ TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def tags_of(header: bytes | None) -> tuple[str, ...]:
     """`a,b`: each once, in order. Raises BadRequest."""
-    if header is None:
+    if not header:
         return ()
     tags = tuple(dict.fromkeys(part.strip() for part in header.decode("latin-1").split(",")))
     if len(tags) > TAGS_MAX or not all(TAG.fullmatch(tag) for tag in tags):
@@ -26,7 +26,7 @@ def tags_of(header: bytes | None) -> tuple[str, ...]:
 
 def is_batch(header: bytes | None, *, is_batch_key: bool) -> bool:
     """A request may stand back, but no batch key can put itself forward. Raises BadRequest."""
-    if header is None:
+    if not header:
         return is_batch_key
     word = header.strip().lower()
     if word not in (b"interactive", b"batch"):
@@ -36,7 +36,7 @@ def is_batch(header: bytes | None, *, is_batch_key: bool) -> bool:
 
 def max_wait_s(header: bytes | None, of_key_s: float, most_s: float) -> float:
     """How long the request may wait: its own word before its key's. Raises BadRequest."""
-    if header is None:
+    if not header:
         return min(of_key_s, most_s)
     try:
         return min(units.duration_s(header.decode("latin-1").strip()), most_s)

@@ -13,6 +13,7 @@ from llmgw.limits.line import Refusal
 from llmgw.limits.words import WORDS, duration_text, money_text, period_text
 
 BUDGET = "budget"
+UNKNOWN_S = 1.0
 # Whose budget it is, as far as it is the caller's own.
 OWNERS = {
     "tenant": "the budget",
@@ -56,6 +57,21 @@ def refused(refusal: Refusal, model: str, tenant: str) -> GatewayError:
         should_retry=refusal.wait_us != NEVER,
         retry_after_s=_retry_after_s(refusal),
     )
+
+
+def limit_lines(refusal: Refusal) -> bytes:
+    """The `x-ratelimit-…` header lines of a refusal, where the limit is one of requests or tokens in time."""
+    limit = limit_of(refusal)
+    if limit.word not in WORDS or limit.word == "concurrent":
+        return b""
+    kind = WORDS[limit.word].kind
+    remaining = max(limit.amount - refusal.used, 0)
+    reset = duration_text(max(refusal.wait_us, 0))
+    return (
+        f"x-ratelimit-limit-{kind}: {limit.amount}\r\n"
+        f"x-ratelimit-remaining-{kind}: {remaining}\r\n"
+        f"x-ratelimit-reset-{kind}: {reset}\r\n"
+    ).encode()
 
 
 def waited_in_vain(refusal: Refusal, model: str, tenant: str) -> GatewayError:
@@ -103,8 +119,13 @@ def _quota_exceeded(refusal: Refusal, limit: Limit, tenant: str) -> QuotaExceede
 
 
 def _again(refusal: Refusal) -> str:
+    if refusal.used + refusal.requested <= refusal.gauge.limit:
+        return " Others are waiting for what is left. Please try again in a moment."
     return f" Please try again in {duration_text(refusal.wait_us)}." if refusal.wait_us >= 0 else ""
 
 
 def _retry_after_s(refusal: Refusal) -> float | None:
-    return refusal.wait_us / 1e6 if refusal.wait_us >= 0 else None
+    """Nobody knows when others give back what they hold: a second is what callers then wait."""
+    if refusal.wait_us == NEVER:
+        return None
+    return refusal.wait_us / 1e6 if refusal.wait_us >= 0 else UNKNOWN_S

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from llmgw._core.segment import Segment
 from llmgw.config import Config
-from llmgw.metrics import CONTENT_TYPE, Budgets, render
+from llmgw.metrics import CONTENT_TYPE, Budgets, Limits, render
 
 SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "llmgw"}
 
@@ -20,9 +20,14 @@ class Admin:
     """`config` is replaced at a reload."""
 
     def __init__(
-        self, config: Config, segment: Segment, is_ready: Callable[[], bool], budgets: Budgets | None = None
+        self,
+        config: Config,
+        segment: Segment,
+        is_ready: Callable[[], bool],
+        budgets: Budgets | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self.budgets = budgets
+        self.budgets, self.limits = budgets, limits
         self.config = config
         self.segment = segment
         self.is_ready = is_ready
@@ -56,7 +61,9 @@ class Admin:
 
     async def metrics(self) -> web.Response:
         """Off the loop: many label sets take longer to write than any stream may stand still."""
-        body = await asyncio.get_running_loop().run_in_executor(None, render, self.segment, self.budgets)
+        body = await asyncio.get_running_loop().run_in_executor(
+            None, render, self.segment, self.budgets, self.limits
+        )
         response = web.Response(body=body, headers=SECURITY)
         response.headers["Content-Type"] = CONTENT_TYPE
         return response

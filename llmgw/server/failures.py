@@ -32,7 +32,7 @@ def error_head(call: Call, error: GatewayError) -> bytes:
             math.ceil(error.retry_after_s),
             math.ceil(error.retry_after_s * 1e3),
         )
-    return head
+    return head + call.limit_lines
 
 
 def fail(call: Call, failure: BaseException, out: Outlet) -> None:

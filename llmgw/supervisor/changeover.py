@@ -92,6 +92,8 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "server.admin.port": (old.server.admin.port, new.server.admin.port),
         "server.state_dir": (old.server.state_dir, new.server.state_dir),
         "ledger.path": (old.ledger.path, new.ledger.path),
+        "ledger.sync": (old.ledger.sync_s, new.ledger.sync_s),
+        "ledger.max_file": (old.ledger.max_file_bytes, new.ledger.max_file_bytes),
     }
     problems = [
         f"{path}: changed from {before!r} to {after!r}, which takes a restart"

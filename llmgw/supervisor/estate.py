@@ -87,7 +87,7 @@ def record_of(
 ) -> bytes:
     """The ledger's line for an attempt whose worker died. `names` is what `Accounting.sent` wrote."""
     parts = names.decode("utf-8", "replace").split("\0")
-    tenant, key, provider, label, model, endpoint, request_id, user = (parts + [""] * 8)[:8]
+    tenant, key, provider, label, model, endpoint, request_id, tags, user = (parts + [""] * 9)[:9]
     call = Call()
     call.request_id, call.tenant_id, call.key_name, call.user = request_id, tenant, key, user or None
     call.provider_used, call.model_used, call.model_requested, call.endpoint = (
@@ -103,6 +103,7 @@ def record_of(
         "crashed",
         True,
         recovered=True,
+        tags=tuple(filter(None, tags.split(","))),
         model_label=label,
         input_tokens=input_tokens,
         output_tokens=output_tokens,

@@ -292,7 +292,7 @@ def gate(monkeypatch):
     gate = threading.Event()
     gate.begun = []
 
-    def held(body: bytes, encoding: str) -> int:
+    def held(body: bytes, encoding: str, is_plain: bool | None) -> int:
         gate.begun.append(body)
         gate.wait(30)
         return 5
@@ -306,9 +306,9 @@ async def test_the_count_comes_from_another_thread(counter, monkeypatch):
     threads = []
     count = exact._count_or_none
 
-    def watched(body: bytes, encoding: str) -> int | None:
+    def watched(body: bytes, encoding: str, is_plain: bool | None) -> int | None:
         threads.append(threading.get_ident())
-        return count(body, encoding)
+        return count(body, encoding, is_plain)
 
     monkeypatch.setattr(exact, "_count_or_none", watched)
     assert await counter.count(CHAT, ESTIMATE) == 9
@@ -379,3 +379,10 @@ async def test_the_loop_goes_on_while_a_long_prompt_is_counted(counter):
         turns += 1
     assert count.result() == count_prompt(body, "o200k_base")
     assert turns >= 50, "of some hundred pieces, the loop had its turn between most"
+
+
+def test_no_member_of_the_body_makes_a_conversation_plain() -> None:
+    body = json.dumps(
+        {"model": "embed", "prompt": "", "messages": [{"role": "user", "content": "word " * 500}]}
+    )
+    assert count_prompt(body.encode(), "o200k_base", is_plain=False) > 500

@@ -56,12 +56,12 @@ def test_a_request_limit_is_told_in_openais_words() -> None:
     assert told(error) == (429, "requests", "rate_limit_exceeded", True, 432.0)
 
 
-def test_a_wait_that_nobody_knows_is_not_made_up() -> None:
+def test_a_wait_that_nobody_knows_is_told_as_a_second_and_not_in_the_sentence() -> None:
     error = refused(refusal("concurrent", 20, UNKNOWN, used=20, requested=1), "gpt-4o", "acme")
     assert error.message == (
         "Rate limit reached for gpt-4o in organization acme on concurrent requests: Limit 20, Used 20, Requested 1."
     )
-    assert told(error) == (429, "requests", "rate_limit_exceeded", True, None)
+    assert told(error) == (429, "requests", "rate_limit_exceeded", True, 1.0)
 
 
 def test_what_is_larger_than_the_whole_limit_is_not_to_be_tried_again() -> None:
@@ -144,7 +144,7 @@ def test_one_that_waited_in_vain_learns_for_what() -> None:
 def test_one_that_found_no_place_learns_for_what() -> None:
     error = found_no_place(refusal("concurrent", 20, UNKNOWN), "gpt-4o", "acme")
     assert "concurrent requests" in error.message and "try again in" not in error.message
-    assert told(error) == (429, "requests", "queue_full", True, None)
+    assert told(error) == (429, "requests", "queue_full", True, 1.0)
     assert isinstance(error, QueueFull)
 
 

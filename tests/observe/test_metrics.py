@@ -63,7 +63,6 @@ PROMISED = {
     "llm_rate_limit_shadow_exceeded_total": {"tenant", "limit"},
     "llm_queue_wait_seconds": set(),
     "llm_ledger_lines_lost_total": set(),
-    "llm_ledger_failures_total": set(),
     "llm_redis_commands_total": {"result"},
     "llm_redis_degraded_seconds_total": set(),
     "llm_lease_stranded_total": {"unit"},

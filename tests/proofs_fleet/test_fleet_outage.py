@@ -11,9 +11,9 @@ import pytest
 from gatewayrig import wait_for
 from proofkit import chat, most_in_window, one_tenant, with_callers
 
-RPS = 120
-OFFERED_RPS = 240
-CALLERS = 24
+RPS = 160
+OFFERED_RPS = 320
+CALLERS = 32
 # Of `redis.deadline`, 50 ms, once for those that come while nobody knows yet; and what two noisy cores add to it.
 WAIT_S = 0.05
 NOISE_S = 0.05

@@ -6,8 +6,9 @@ import asyncio
 import time
 
 import pytest
-from conftest import Lossy, Server, binary
+from conftest import Server, binary
 from fleetrig import Hold, Machine, gauge, until
+from lossy import Lossy
 from redis import exceptions
 
 from llmgw.config import parse_redis_url
