@@ -21,11 +21,12 @@ cimport cython
 from cpython.unicode cimport PyUnicode_DecodeASCII
 
 from llmgw._core.estimate cimport ModelEstimate
+from llmgw._core.limiter cimport Hold, Limiter
 from llmgw._core.record cimport compose_record
 from llmgw._wire.call cimport Call
 from llmgw._wire.skim cimport Skim
 
-from llmgw._core.limiter import USD as _USD, Hold
+from llmgw._core.limiter import USD as _USD
 from llmgw.errors import Overloaded
 
 cdef extern from *:
@@ -284,9 +285,14 @@ cdef class Ask:
             way = self.maybe_way(index)
             if way is None:
                 return refusal
-            answer = limiter.admit(
-                self.caller, way.gauges, self.tokens, self.usd_micro, now_us, is_batch=self.is_batch, is_waiter=is_waiter,
-            )
+            if isinstance(limiter, Limiter):
+                answer = (<Limiter>limiter).decide(
+                    self.caller, way.gauges, self.tokens, self.usd_micro, now_us, self.is_batch, is_waiter,
+                )
+            else:       # of a simulation
+                answer = limiter.admit(
+                    self.caller, way.gauges, self.tokens, self.usd_micro, now_us, is_batch=self.is_batch, is_waiter=is_waiter,
+                )
             if isinstance(answer, Hold):
                 self.way = index
                 return answer
@@ -299,13 +305,14 @@ cdef class Ask:
     def admit_nowait(self, Call call not None, limiter):
         """Reserves where there is room: `call.hold` has it then, and the answer is None; else it is the Refusal."""
         try:
-            answer = self.decide(limiter, limiter.now_us(), False)
+            now_us = limiter.now_us() if not isinstance(limiter, Limiter) else (<Limiter>limiter).now()
+            answer = self.decide(limiter, now_us, False)
         except OverflowError as error:
             raise Overloaded("The gateway has no room for another request or another limit.") from error
         if not isinstance(answer, Hold):
             return answer
         call.hold = answer
-        call.limit_lines = answer.lines()
+        call.limit_lines = (<Hold>answer).lines()
         return None
 
     def goes(self, int index):
@@ -337,7 +344,9 @@ cdef class Books:
         names = way._names + call.request_id.encode()
         if ask.tags or call.user:
             names += b"\0" + ",".join(ask.tags).encode() + b"\0" + (call.user or "").encode("utf-8", "replace")
-        call.hold.sent(names, call.attempt_id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd)
+        (<Hold?>call.hold).sent(
+            names, call.attempt_id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd,
+        )
         if self._failpoint is not None:
             self._failpoint("sent")
 
@@ -366,13 +375,17 @@ cdef class Books:
         usd_micro = max(call.cost_usd_micro, 0)
         if self._failpoint is not None:
             self._failpoint("before-settle")
-        call.hold.known(tokens, usd_micro)
+        hold = <Hold?>call.hold
+        hold.known(tokens, usd_micro)
         if way is not None:
             ask.pending = None
             self._record(call, way, ask, usage, call.cost_usd_micro, True)
             if self._failpoint is not None:
                 self._failpoint("recorded")
-        self._limiter.settle(call.hold, tokens, usd_micro, self._limiter.now_us())
+        if isinstance(self._limiter, Limiter):
+            (<Limiter>self._limiter).close_hold(hold, tokens, usd_micro, (<Limiter>self._limiter).now(), 1)
+        else:
+            self._limiter.settle(hold, tokens, usd_micro, self._limiter.now_us())
         if self._failpoint is not None:
             self._failpoint("after-settle")
         if way is not None and facts is not None and usage is not None and not is_estimated:

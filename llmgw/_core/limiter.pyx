@@ -110,19 +110,6 @@ cdef class Gauge:
     users as `tracked` says (of the spare) have rows of their own. `info` is the owner's.
     """
 
-    cdef readonly bytes key
-    cdef readonly int unit
-    cdef readonly int64_t window_us
-    cdef public int64_t limit
-    cdef readonly bint is_shadow, is_user, is_shared
-    cdef readonly object info
-    cdef readonly Gauge spare
-    cdef readonly int tracked
-    cdef public int64_t period_start_us, period_end_us
-    cdef uint64_t _low, _high
-    cdef int64_t _width_us
-    cdef uint32_t _row                  # where it was found last
-
     def __init__(
         self, bytes key not None, int unit, int64_t window_us, int64_t limit, *, bint is_shadow=False,
         bint is_shared=False, object info=None, Gauge spare=None, int tracked=0,
@@ -153,10 +140,6 @@ cdef class Refusal:
     their gauges: once they are granted or denied, the question can be put again.
     """
 
-    cdef readonly Gauge gauge
-    cdef readonly int64_t used, requested, wait_us
-    cdef readonly tuple lacking
-
     def __repr__(self):
         return f"<Refusal {self.gauge!r} used {self.used}, requested {self.requested}, wait {self.wait_us} us>"
 
@@ -165,12 +148,6 @@ cdef class Refusal:
 @cython.freelist(64)
 cdef class Hold:
     """What an admitted request has reserved, and where its tightest limits stand (limit -1: none)."""
-
-    cdef HoldRecord* record             # NULL: settled
-    cdef tuple _caller, _target
-    cdef bint _is_batch
-    cdef readonly int64_t limit_requests, remaining_requests, reset_requests_us
-    cdef readonly int64_t limit_tokens, remaining_tokens, reset_tokens_us
 
     def __cinit__(self):
         self.limit_requests = self.limit_tokens = -1
@@ -187,7 +164,7 @@ cdef class Hold:
     def usd_micro(self):
         return self.record.amounts[UNIT_USD] if self.record != NULL else 0
 
-    def sent(self, bytes names not None, uint64_t attempt_id, int64_t input_tokens, int64_t input_pusd,
+    cpdef sent(self, bytes names, uint64_t attempt_id, int64_t input_tokens, int64_t input_pusd,
              int64_t output_pusd, int64_t request_pusd):
         """The attempt goes out and may be billed: what it is and costs if nobody lives to settle it.
 
@@ -215,7 +192,7 @@ cdef class Hold:
         """Address of a 64-bit number: bytes of the answer's text that have gone to the client. Until it is settled."""
         return <size_t>&self.record.relayed_bytes if self.record != NULL else 0
 
-    def known(self, int64_t tokens, int64_t usd_micro):
+    cpdef known(self, int64_t tokens, int64_t usd_micro):
         """What it came to, before the ledger has it: whoever settles after a crash finds this."""
         cdef HoldRecord* record = self.record
         if record == NULL:
@@ -225,7 +202,7 @@ cdef class Hold:
         in_order()
         record.state = KNOWN
 
-    def lines(self):
+    cpdef bytes lines(self):
         """The `x-ratelimit-…` header lines, or b"" where no such limit applies."""
         cdef char lines[LINES_MAX_BYTES]
         cdef char* at = lines
@@ -258,18 +235,6 @@ cdef class Limiter:
     Without a segment it stands alone, in memory of its own: for simulations. `wake_slot` is called with
     the number of each slot where somebody waits, when something was given back.
     """
-
-    cdef readonly object segment        # Segment, or None
-    cdef readonly int slot
-    cdef public object wake_slot
-    cdef Header* _header
-    cdef Row* _rows
-    cdef uint32_t _config_rows, _user_rows, _hand
-    cdef HoldRecord* _holds
-    cdef uint32_t _holds_max, _holds_made, _free_count
-    cdef uint32_t* _free                # numbers of free records, the top one last
-    cdef char* _owned                   # the memory of one that stands alone
-    cdef list _settled
 
     def __init__(self, Segment segment=None, int slot=-1, *, uint32_t rows=1024, uint32_t holds=4096):
         if self._header != NULL:
@@ -552,6 +517,11 @@ cdef class Limiter:
 
         OverflowError: more requests, or more limits, than there is room for.
         """
+        return self.decide(caller, target, tokens, usd_micro, now_us, is_batch, is_waiter)
+
+    cdef object decide(
+        self, tuple caller, tuple target, int64_t tokens, int64_t usd_micro, int64_t now_us, bint is_batch, bint is_waiter,
+    ):
         if tokens < 0 or usd_micro < 0:
             raise ValueError("amounts are not negative")
         if PyTuple_GET_SIZE(caller) + PyTuple_GET_SIZE(target) > PARTS_MAX:
@@ -728,18 +698,21 @@ cdef class Limiter:
 
     def settle(self, Hold hold not None, int64_t tokens, int64_t usd_micro, int64_t now_us, int64_t requests=1):
         """The request came to this. Once; a hold that is settled stays so."""
+        self.close_hold(hold, tokens, usd_micro, now_us, requests)
+
+    cdef int close_hold(self, Hold hold, int64_t tokens, int64_t usd_micro, int64_t now_us, int64_t requests) except -1:
         cdef HoldRecord* record = hold.record
         cdef int64_t actual[UNITS]
         cdef uint64_t waiters
         if record == NULL:
-            return
+            return 0
         actual[UNIT_REQUESTS], actual[UNIT_SLOTS] = requests, 0
         actual[UNIT_TOKENS], actual[UNIT_USD] = max(tokens, 0), max(usd_micro, 0)
         gauges = hold._caller + hold._target if hold._target else hold._caller
         waiters = self._settle(record, gauges, 0, actual, now_us, True)
         hold.record = NULL
         self._give_record(record)
-        self._wake(waiters, now_us)
+        return self._wake(waiters, now_us)
 
     cdef uint64_t _settle(
         self, HoldRecord* record, tuple gauges, int first, int64_t* actual, int64_t now_us, bint is_over,

@@ -1,3 +1,8 @@
 def reply_lines(
-    origin: bytes, request_id: str, attempts: int, queue_ms: int, cost_usd_micro: int
+    origin: bytes,
+    request_id: str,
+    attempts: int,
+    queue_ms: int,
+    cost_usd_micro: int,
+    limits: bytes = b"",
 ) -> bytes: ...

@@ -63,10 +63,6 @@ class Outage:
         if self._joined_us is None:
             self._joined_us = now_us
 
-    @property
-    def was_ever_heard(self) -> bool:
-        return self._joined_us is not None
-
     def _hear_epoch(self, tag: str, epoch: int) -> None:
         if self._epochs.setdefault(tag, epoch) != epoch:
             self._epochs[tag] = epoch
@@ -194,12 +190,6 @@ class Outage:
             watch.lost_us = None
             watch.is_ours = False
         self.is_on = False
-
-    def _drop_slots(self, watch: Watch, now_us: int) -> None:
-        """What ran beyond the lease came back as if leased. Only what is in use is ours: the next look."""
-        left = self._limiter.lease_left(watch.gauge, now_us)
-        self._limiter.release_lease(watch.gauge, left, now_us)
-        watch.expect_excess()
 
     async def recharge(self, line: Line) -> None:
         """Redis was emptied: each row is charged with what this machine has used, once for all workers."""

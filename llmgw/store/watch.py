@@ -77,10 +77,6 @@ class Watch:
         agreed, self.excess = min(self.excess), []
         return agreed
 
-    def expect_excess(self) -> None:
-        """The next look is enough."""
-        self.excess = [self.row.limit] * (EXCESS_LOOKS - 1)
-
     @property
     def is_slots(self) -> bool:
         return self.row.unit == SLOTS

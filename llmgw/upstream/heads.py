@@ -34,9 +34,8 @@ def reply_head(call: Call, upstream: Upstream, connection: Connection) -> bytes:
     known = (connection.content_type, call.model_used)
     origin = upstream.reply_heads.get(known) or new_origin(upstream, *known)
     cost_usd_micro = call.cost_usd_micro if call.usage_source is not None else -1
-    head = (
-        reply_lines(origin, call.request_id, call.attempts, int(call.queue_ms), cost_usd_micro)
-        + call.limit_lines
+    head = reply_lines(
+        origin, call.request_id, call.attempts, int(call.queue_ms), cost_usd_micro, call.limit_lines
     )
     for name, value in connection.headers:
         if name in PASSED_ON:

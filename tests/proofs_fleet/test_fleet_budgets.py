@@ -6,8 +6,8 @@ import asyncio
 import random
 import time
 
-from lossy import Lossy
 from proofkit import CENT_USD_MICRO, chat, one_tenant, records, with_callers
+from redisrig import Lossy
 
 DOLLAR = {"budgets": [{"amount": "1.00", "period": "1h"}]}
 AFFORDABLE = 100
@@ -75,3 +75,12 @@ async def test_of_20_replies_one_is_lost_and_the_budget_is_spent_exactly(far, st
         assert lossy.dropped > 0
         assert far.requests == AFFORDABLE
         assert spent_usd_micro(machines) == AFFORDABLE * CENT_USD_MICRO
+
+
+async def test_machines_that_never_reached_redis_start_and_spend_nothing(far, start_fleet, redis):
+    redis.kill()
+    machines = start_fleet(one_tenant(far, DOLLAR, redis={"url": redis.url}))
+    assert await spend(machines, 20, 4) == far.requests == 0
+    assert all(machine.metrics().total("llm_redis_up") == 0 for machine in machines)
+    for machine in machines:
+        assert any("Redis does not answer: budgets are closed" in line for line in machine.own_lines)

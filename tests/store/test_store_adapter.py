@@ -6,10 +6,9 @@ import asyncio
 import time
 
 import pytest
-from conftest import Server, binary
 from fleetrig import Hold, Machine, gauge, until
-from lossy import Lossy
 from redis import exceptions
+from redisrig import Lossy, Server, binary
 
 from llmgw.config import parse_redis_url
 from llmgw.limits.fleet import Ask, Beat, Lease, Row

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from fleetrig import MINUTE_US, REQUESTS, SLOTS, USD, Hold, Machine, drain, gauge, until
-from lossy import Lossy
+from redisrig import Lossy
 
 from llmgw.limits import lease
 
