@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
 
 from llmgw._core.clock cimport monotonic_s
-from llmgw._core.text cimport (
+from llmgw._wire.text cimport (
     TEXT_MAX_BYTES, Stamp, put, put_digits, put_integer, put_stamp, put_text, put_truth, put_unsigned,
 )
 from llmgw._wire.call cimport Call

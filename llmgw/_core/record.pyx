@@ -8,7 +8,7 @@ crash left knows by that which lines are whole.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
-from llmgw._core.text cimport TEXT_MAX_BYTES, Stamp, put, put_integer, put_stamp, put_text, put_truth
+from llmgw._wire.text cimport TEXT_MAX_BYTES, Stamp, put, put_integer, put_stamp, put_text, put_truth
 from llmgw._wire.call cimport Call
 
 TAGS_MAX = TAGS

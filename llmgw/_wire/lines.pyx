@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-from llmgw._core.text cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, put, put_digits, put_unsigned
+from llmgw._wire.text cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, put, put_digits, put_unsigned
 
 cdef enum:
     LINES_MAX_BYTES = 256          # of the lines below with the longest numbers and a request id of 64

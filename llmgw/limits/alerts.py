@@ -42,7 +42,6 @@ class Watch(NamedTuple):
     tenant: str
     budget: str  # names of the configuration: "tenant:budget:1d", "key:web:budget:month"
     fractions: tuple[float, ...]  # alert_at
-    user: str = ""  # of a user's budget
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,6 @@ class Alert:
     at_s: float  # wall clock
     tenant: str
     budget: str
-    user: str
     fraction: float
     used_usd_micro: int
     limit_usd_micro: int
@@ -78,7 +76,6 @@ class Alert:
             "ts": _stamp(self.at_s),
             "tenant": self.tenant,
             "budget": self.budget,
-            "user": self.user or None,
             "threshold": self.fraction,
             "used_usd": self.used_usd_micro / 1e6,
             "limit_usd": self.limit_usd_micro / 1e6,
@@ -160,7 +157,6 @@ def _alert(watch: Watch, fraction: float, used: int, now_s: float) -> Alert:
         at_s=now_s,
         tenant=watch.tenant,
         budget=watch.budget,
-        user=watch.user,
         fraction=fraction,
         used_usd_micro=used,
         limit_usd_micro=gauge.limit,

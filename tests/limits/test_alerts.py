@@ -204,14 +204,13 @@ def test_between_two_alerts_of_a_sliding_budget_use_had_fallen_below(fractions, 
 
 def test_the_payload_of_a_calendar_budget_says_everything():
     gauge = calendar(start_us=1_784_073_600_000_000, limit=50 * USD, is_shadow=True)
-    [alert] = Alerts().check([(watch(0.8, gauge=gauge, user="u-1"), 40_123_456)], 1_784_110_000.25)
+    [alert] = Alerts().check([(watch(0.8, gauge=gauge), 40_123_456)], 1_784_110_000.25)
     assert alert.payload() == {
         "type": "budget_alert",
         "id": "6b" * 16 + "-0.8-1784073600",
         "ts": "2026-07-15T10:06:40.250Z",
         "tenant": "acme",
         "budget": "tenant:budget:1d",
-        "user": "u-1",
         "threshold": 0.8,
         "used_usd": 40.123456,
         "limit_usd": 50.0,
@@ -226,7 +225,7 @@ def test_the_payload_of_a_calendar_budget_says_everything():
 def test_the_payload_of_a_sliding_budget_has_no_period():
     [alert] = Alerts().check([(watch(0.8), 80 * USD)], 1000.5)
     payload = alert.payload()
-    assert payload["period_start"] is payload["period_end"] is payload["user"] is None
+    assert payload["period_start"] is payload["period_end"] is None
     assert payload["id"].endswith("-0.8-1000")
 
 

@@ -20,7 +20,6 @@ def alert(number=0, **facts):
         "at_s": 1000.0,
         "tenant": "acme",
         "budget": "tenant:budget:1d",
-        "user": "",
         "fraction": 0.8,
         "used_usd_micro": 40_000_000,
         "limit_usd_micro": 50_000_000,
