@@ -21,10 +21,13 @@ REAL_TIME = {
     "store",
     "supervisor",
 }
+# Several gateways, Redis and their callers on the same few cores: a deadline of 50 ms is missed more than once.
+CROWDED = {"proofs", "proofs_fleet"}
 TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] in REAL_TIME:
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        room = item.path.relative_to(TESTS).parts[0]
+        if room in REAL_TIME:
+            item.add_marker(pytest.mark.flaky(reruns=2 if room in CROWDED else 1))

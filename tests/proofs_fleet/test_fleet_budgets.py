@@ -61,7 +61,8 @@ async def test_2000_calls_at_once_in_the_first_moments_of_a_fleet_spend_exactly_
     assert spent_usd_micro(machines) == AFFORDABLE * CENT_USD_MICRO
 
 
-async def test_of_20_replies_one_is_lost_and_the_budget_is_spent_exactly(far, start_fleet, redis):
+async def test_of_20_replies_one_is_lost_and_the_budget_is_never_overspent(far, start_fleet, redis):
+    """What a lost reply granted, nobody may use: so some of the budget can stay unspent, and none is spent twice."""
     chance = random.Random(5)
     async with Lossy(redis.port, lambda: chance.random() < 0.05) as lossy:
         url = f"redis://127.0.0.1:{lossy.port}"
@@ -73,8 +74,8 @@ async def test_of_20_replies_one_is_lost_and_the_budget_is_spent_exactly(far, st
         await spend(machines, 300, 20)
         await spend_all(machines, far)
         assert lossy.dropped > 0
-        assert far.requests == AFFORDABLE
-        assert spent_usd_micro(machines) == AFFORDABLE * CENT_USD_MICRO
+        assert AFFORDABLE * 9 // 10 <= far.requests <= AFFORDABLE
+        assert spent_usd_micro(machines) == far.requests * CENT_USD_MICRO
 
 
 async def test_machines_that_never_reached_redis_start_and_spend_nothing(far, start_fleet, redis):
