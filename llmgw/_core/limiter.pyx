@@ -33,10 +33,10 @@ from llmgw._core.window cimport (
     IMAGE_BYTES, LEASES, RING, WINDOW_BUCKETS, Row, add, advance, begin_period, counts, end_leases, frees_us,
     lease_left, sum_of, take_leased,
 )
+from llmgw._wire.text cimport put, put_unsigned
 
 cdef extern from *:
     """
-    #include <string.h>
     #include <time.h>
     #ifdef CLOCK_BOOTTIME
     enum { LLMGW_CLOCK = CLOCK_BOOTTIME };
@@ -49,17 +49,8 @@ cdef extern from *:
         clock_gettime(LLMGW_CLOCK, &now);
         return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
     }
-
-    /* Always inlined, so that the length of a literal is known when compiling. */
-    static inline __attribute__((always_inline)) char *put(char *at, const char *literal)
-    {
-        size_t size = strlen(literal);
-        memcpy(at, literal, size);
-        return at + size;
-    }
     """
     int64_t boottime_us() noexcept nogil
-    char* put(char* at, const char* literal) noexcept nogil
 
 REQUESTS, TOKENS, USD, SLOTS = range(4)
 NEVER, UNKNOWN = -1, -2             # Refusal.wait_us
@@ -207,12 +198,12 @@ cdef class Hold:
         cdef char lines[LINES_MAX_BYTES]
         cdef char* at = lines
         if self.limit_requests >= 0:
-            at = put_number(put(at, b"x-ratelimit-limit-requests: "), self.limit_requests)
-            at = put_number(put(at, b"\r\nx-ratelimit-remaining-requests: "), self.remaining_requests)
+            at = put_unsigned(put(at, b"x-ratelimit-limit-requests: "), <uint64_t>(self.limit_requests))
+            at = put_unsigned(put(at, b"\r\nx-ratelimit-remaining-requests: "), <uint64_t>(self.remaining_requests))
             at = put(put_duration(put(at, b"\r\nx-ratelimit-reset-requests: "), self.reset_requests_us), b"\r\n")
         if self.limit_tokens >= 0:
-            at = put_number(put(at, b"x-ratelimit-limit-tokens: "), self.limit_tokens)
-            at = put_number(put(at, b"\r\nx-ratelimit-remaining-tokens: "), self.remaining_tokens)
+            at = put_unsigned(put(at, b"x-ratelimit-limit-tokens: "), <uint64_t>(self.limit_tokens))
+            at = put_unsigned(put(at, b"\r\nx-ratelimit-remaining-tokens: "), <uint64_t>(self.remaining_tokens))
             at = put(put_duration(put(at, b"\r\nx-ratelimit-reset-tokens: "), self.reset_tokens_us), b"\r\n")
         return PyBytes_FromStringAndSize(lines, at - lines)
 
@@ -1073,32 +1064,16 @@ cdef object lost(HoldRecord* record, int64_t* actual):
             output_tokens, actual[UNIT_USD])
 
 
-cdef char* put_number(char* at, int64_t value) noexcept nogil:
-    cdef char digits[20]
-    cdef int count = 0
-    while True:
-        digits[count] = <char>(48 + value % 10)
-        count += 1
-        value //= 10
-        if value == 0:
-            break
-    while count:
-        count -= 1
-        at[0] = digits[count]
-        at += 1
-    return at
-
-
-cdef char* put_duration(char* at, int64_t value_us) noexcept nogil:
+cdef char* put_duration(char* at, int64_t value_us) noexcept:
     """As OpenAI writes it: 250ms, 1.5s, 6m0s, 1h2m3s; rounded up to the millisecond."""
     cdef int64_t ms = (value_us + 999) // 1000
     if ms < 1000:
-        return put(put_number(at, ms), b"ms")
+        return put(put_unsigned(at, <uint64_t>(ms)), b"ms")
     if ms >= 3_600_000:
-        at = put(put_number(at, ms // 3_600_000), b"h")
+        at = put(put_unsigned(at, <uint64_t>(ms // 3_600_000)), b"h")
     if ms >= 60_000:
-        at = put(put_number(at, ms // 60_000 % 60), b"m")
-    at = put_number(at, ms // 1000 % 60)
+        at = put(put_unsigned(at, <uint64_t>(ms // 60_000 % 60)), b"m")
+    at = put_unsigned(at, <uint64_t>(ms // 1000 % 60))
     ms %= 1000
     if ms:
         at[0] = 46
