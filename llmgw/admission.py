@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import random
+from time import monotonic
 from typing import Final
 
-from llmgw._core.ask import FREE, Ask, Books, Permit, Way, in_money
+from llmgw._core.ask import FREE, Ask, Away, Books, Group, Permit, Way, in_money
 from llmgw._core.estimate import Estimator
+from llmgw._core.health import Board
 from llmgw._core.limiter import Gauge, Hold, Limiter, Refusal
 from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim
 from llmgw.access import Principal
-from llmgw.config import Config, Target, bounds_of, is_glob, price_of
+from llmgw.config import FALLBACK_CLASSES, Config, Target, bounds_of, is_glob, price_of
 from llmgw.errors import ConfigError, GatewayError, NoUpstream, Overloaded, QueueFull
 from llmgw.ledger import LedgerFile
 from llmgw.limits.exact import ENCODINGS, ExactCounter, VocabularyError, encoding_of
@@ -27,7 +30,9 @@ from llmgw.limits.queue import Joined, Waiter
 from llmgw.limits.refusal import found_no_place, limit_lines, price_unknown, refused, waited_in_vain
 from llmgw.limits.rules import Limit, Rules
 from llmgw.metrics import Metrics
-from llmgw.routing import Plan
+from llmgw.routing import Catalog, Plan
+from llmgw.routing.affinity import affinity
+from llmgw.routing.catalog import shown_model
 from llmgw.store.leases import Leases
 from llmgw.upstream import Upstream
 from llmgw.waiting import WaitingRoom
@@ -36,6 +41,11 @@ from llmgw.waiting import WaitingRoom
 ENDPOINT_MAX: Final = 64
 # While one lease is fetched another may be used up by others.
 LEASE_TRIES: Final = 3
+# The shortest wait for a target: others may be quicker to take its place.
+STEP_S: Final = 0.01
+# Of a wait, at most, on top of it: those who wait for the same target come back one by one.
+SPREAD: Final = 0.5
+PAUSES: Final = frozenset({"cooling", "paced"})
 
 
 @dataclass(slots=True)
@@ -46,6 +56,7 @@ class Resources:
     ledger: LedgerFile
     books: Books
     leases: Leases | None = None
+    board: Board = field(default_factory=Board)
 
     async def close(self) -> None:
         self.waiting.close()
@@ -56,9 +67,15 @@ class Resources:
 
 class Admission:
     def __init__(
-        self, config: Config, resources: Resources, upstreams: dict[str, Upstream], metrics: Metrics
+        self,
+        config: Config,
+        resources: Resources,
+        upstreams: dict[str, Upstream],
+        metrics: Metrics,
+        catalog: Catalog,
     ) -> None:
         self.config = config
+        self.catalog = catalog
         self.rules = Rules(config, is_shared=resources.leases is not None)
         self.limiter = resources.limiter
         self.resources = resources
@@ -109,38 +126,58 @@ class Admission:
 
     def permit(self, principal: Principal, plan: Plan, call: Call) -> Permit:
         """Everything about the key's requests for this model on this route that can be known beforehand."""
+        permit = self.new_permit(principal, plan, call)
+        fallbacks: dict[str, tuple[Permit, ...]] = {}
+        if plan.model is not None:
+            for cause in FALLBACK_CLASSES:
+                names = [name for name in plan.model.fallbacks.of(cause) if name != call.model_requested]
+                if names:
+                    fallbacks[cause] = tuple(self.fallback(principal, name, call) for name in names)
+        permit.lead(self.groups(permit, plan, call, call.model_requested), fallbacks)
+        return permit
+
+    def fallback(self, principal: Principal, name: str, call: Call) -> Permit:
+        """For another model in this one's place: the operator's choice, so the key need not be allowed it."""
+        plan = self.catalog.find(name)
+        permit = self.new_permit(principal, plan, call)
+        permit.lead(self.groups(permit, plan, call, name), {})
+        return permit
+
+    def new_permit(self, principal: Principal, plan: Plan, call: Call) -> Permit:
         weight, key = self.keys[principal.tenant, principal.key_name]
-        permit = Permit(
+        return Permit(
             principal,
             plan,
-            self.rules.caller(principal.tenant, principal.key_name, plan.label),
+            self.rules.caller(principal.tenant, principal.key_name),
             call.route,
             call.endpoint,
             is_batch=key.priority == "batch",
             is_exact=plan.model is not None and plan.model.estimate == "exact",
             limits_users=self.limits_users,
+            looks_closer=bool(plan.hash_on),
             max_wait_s=key.max_wait_s,
             weight=weight,
         )
-        found = {
-            id(target): self.way(principal, plan, call, target)
-            for target in plan.targets
-            if self.upstreams[target.provider].dialect.speaks(call.route)
-        }
-        # What nobody can price cannot be held to a budget: no request goes there.
-        must_price = permit.has_budget and permit.costs_tokens
-        ways = {key: way for key, way in found.items() if way.is_priced or not must_price}
-        permit.lead(
-            tuple(ways.values()),
-            None
-            if plan.fixed is not None
-            else lambda: (ways[id(target)] for target in plan.order() if id(target) in ways),
-        )
-        return permit
 
-    def way(self, principal: Principal, plan: Plan, call: Call, target: Target) -> Way:
+    def groups(self, permit: Permit, plan: Plan, call: Call, model: str) -> tuple[Group, ...]:
+        """The plan's stages as this permit may use them. What nobody can price cannot be held to a budget."""
+        must_price = permit.has_budget and permit.costs_tokens
+
+        def maybe_way(target: Target) -> Way | None:
+            if not self.upstreams[target.provider].dialect.speaks(call.route):
+                return None
+            way = self.way(permit.principal, plan, call, target, model)
+            return way if way.is_priced or not must_price else None
+
+        return tuple(
+            Group(stage.tier, tuple(map(maybe_way, stage.targets)), stage.first, stage.canary)
+            for stage in plan.stages
+        )
+
+    def way(self, principal: Principal, plan: Plan, call: Call, target: Target, asked: str) -> Way:
         upstream = self.upstreams[target.provider]
-        model = target.model or call.model_requested
+        model = target.model or asked
+        shown = shown_model(plan.label, target, plan.model)
         names = (
             principal.tenant,
             principal.key_name,
@@ -155,7 +192,10 @@ class Admission:
             upstream,
             model,
             plan.label,
-            self.rules.providers[target.provider],
+            f"{upstream.name}/{shown}",
+            self.rules.target(target.provider, plan.label),
+            self.catalog.healths.of(target.provider, shown),
+            self.catalog.healths.traffic(target.provider),
             self.resources.estimator.find(model),
             price.per_unit if price is not None else None,
             bounds.max_input_tokens or -1,
@@ -169,21 +209,20 @@ class Admission:
         caller = self.caller_of(call, permit)
         has_tokens = permit.costs_tokens and facts is not None
         has_budget = in_money(caller, enforced=True)
-        ways = permit.order()
-        if has_budget and has_tokens:
-            ways = (way for way in ways if way.is_priced)
-        ask = Ask(caller, ways, is_batch(call.priority, is_batch_key=permit.is_batch))
-        ask.tags = tags_of(call.tags)
-        ask.max_wait_s = max_wait_s(call.max_wait, permit.max_wait_s, self.config.queue.max_wait_s)
-        way = ask.maybe_way(0)
-        if way is None:
+        ask = Ask(permit, caller, is_batch(call.priority, is_batch_key=permit.is_batch))
+        is_payable = not (has_budget and has_tokens) or ask.hold_to_price()
+        if permit.first is None or not is_payable:
             if has_budget and permit.plan.targets:
                 raise price_unknown(call.model_requested or call.endpoint)
             raise NoUpstream("No provider is configured that can serve this request.")
+        ask.tags = tags_of(call.tags)
+        ask.max_wait_s = max_wait_s(call.max_wait, permit.max_wait_s, self.config.queue.max_wait_s)
+        if permit.plan.hash_on:
+            ask.affinity = affinity(call, permit.plan.hash_on)
         if facts is not None and has_tokens:
-            permit.estimate(ask, way, facts, in_money(caller))
+            permit.estimate(ask, facts, in_money(caller))
         elif has_budget:
-            ask.cost(flat_cost_usd_micro(call, way))
+            ask.cost(flat_cost_usd_micro(call, permit.first))
         return ask
 
     def caller_of(self, call: Call, permit: Permit) -> tuple[Gauge, ...]:
@@ -197,57 +236,100 @@ class Admission:
 
     async def count(self, call: Call, ask: Ask, permit: Permit) -> None:
         """The prompt's tokens by the model's own vocabulary, in a thread, where they were estimated."""
-        way = ask.maybe_way(0)
+        way = permit.first
         if way is not None and way.encoding in self.counters and ask.input_tokens:
             counter = self.counters[way.encoding]
             tokens = await counter.count(call.body, ask.input_tokens, call.route.is_plain)
             permit.count(ask, tokens, in_money(ask.caller))
 
-    async def contend(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> None:
-        """What was not admitted at once: takes leases, waits, or raises LimitError."""
-        call.hold = await self.hold_for(call, permit, ask, refusal)
+    async def contend(self, call: Call, permit: Permit, ask: Ask, answer: Refusal | Away) -> None:
+        """What was not admitted at once: takes leases, another model, waits, or raises GatewayError."""
+        call.hold = await self.hold_for(call, permit, ask, answer)
         call.limit_lines = call.hold.lines()
 
-    async def hold_for(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> Hold:
-        answer = await self.lease(ask, refusal)
-        if isinstance(answer, Hold):
-            return answer
-        if answer.lacking is not None and not ask.max_wait_s:
+    async def hold_for(self, call: Call, permit: Permit, ask: Ask, first: Refusal | Away) -> Hold:
+        answer: Hold | Refusal | Away = first
+        while True:
+            if isinstance(answer, Refusal):
+                answer = await self.lease(ask, answer)
+            if not isinstance(answer, Hold) and not is_callers(answer, ask):
+                answer = self.elsewhere(call, ask, answer)
+            if isinstance(answer, Refusal):
+                answer = await self.in_queue(call, permit, ask, answer)
+            if isinstance(answer, Hold):
+                return answer
+            answer = await self.until_back(call, ask, answer)
+
+    async def in_queue(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> Hold | Away:
+        """Waits where it may. Raises LimitError."""
+        if refusal.lacking is not None and not ask.max_wait_s:
             raise Overloaded("The limits that several machines share could not be read in time.")
-        limit = answer.gauge.info
+        limit = refusal.gauge.info
         assert isinstance(limit, Limit)
         try:
             if not ask.max_wait_s:
-                raise refused(answer, call.model_requested, call.tenant_id)
-            return await self.wait(call, permit, ask, answer)
+                raise refused(refusal, call.model_requested, call.tenant_id)
+            return await self.wait(call, permit, ask, refusal)
         except GatewayError:
-            call.limit_lines = limit_lines(answer)
+            call.limit_lines = limit_lines(refusal)
             self.metrics.refused(call.tenant_id, limit.label)
             raise
 
-    async def lease(self, ask: Ask, refusal: Refusal) -> Hold | Refusal:
+    def elsewhere(self, call: Call, ask: Ask, answer: Refusal | Away) -> Hold | Refusal | Away:
+        """At another model, where nobody has room for the one asked for; else the answer as it was."""
+        asked = ask.permit
+        words = {word for _, word in ask.verdicts()}
+        cause = "rate_limit" if isinstance(answer, Refusal) or words & PAUSES else "server_error"
+        for way, word in ask.verdicts():
+            ask.note(way.shown, word)
+        others = asked.fallbacks.get(cause, ())
+        for index, permit in enumerate(others):
+            ask.fall_back(permit)
+            found = self.decide(ask, is_waiter=False)
+            if isinstance(found, Hold):
+                call.fallback_used = True
+                ask.further = others[index + 1 :]
+                return found
+        ask.fall_back(asked)
+        return answer
+
+    async def until_back(self, call: Call, ask: Ask, away: Away) -> Hold | Refusal | Away:
+        """No target is available: waits for the first one where that is soon. Raises NoUpstream."""
+        if away.wait_us < 0:
+            raise NoUpstream("No provider is configured that can serve this request.")
+        wait_s = max(away.wait_us / 1e6, STEP_S) * (1 + SPREAD * random())
+        if wait_s > patience_of(call, ask):
+            raise nobody_there(away.wait_us / 1e6)
+        began_s = monotonic()
+        try:
+            await asyncio.sleep(wait_s)
+        finally:
+            call.queue_ms += (monotonic() - began_s) * 1e3
+        return self.decide(ask, is_waiter=False)
+
+    async def lease(self, ask: Ask, refusal: Refusal) -> Hold | Refusal | Away:
         """Fetches what the machine's leases lack; while one is fetched, others may use up another."""
-        answer: Hold | Refusal = refusal
+        answer: Hold | Refusal | Away = refusal
         leases = self.resources.leases
         if leases is None:
             return answer
         until_us = self.limiter.now_us() + round(leases.wait_max_s * 1e6)
         for _ in range(LEASE_TRIES):
-            if isinstance(answer, Hold) or answer.lacking is None:
+            if not isinstance(answer, Refusal) or answer.lacking is None:
                 break
             within_s = max(until_us - self.limiter.now_us(), 0) / 1e6
             await leases.wait(answer.lacking, ask.amounts(answer.lacking), within_s)
             answer = self.decide(ask, is_waiter=False)
         return answer
 
-    def decide(self, ask: Ask, *, is_waiter: bool) -> Hold | Refusal:
+    def decide(self, ask: Ask, *, is_waiter: bool) -> Hold | Refusal | Away:
         """Raises Overloaded."""
         try:
             return ask.decide(self.limiter, self.limiter.now_us(), is_waiter)
         except OverflowError as error:
             raise Overloaded("The gateway has no room for another request or another limit.") from error
 
-    async def wait(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> Hold:
+    async def wait(self, call: Call, permit: Permit, ask: Ask, refusal: Refusal) -> Hold | Away:
         """In the worker's queue, until it is this one's turn and there is room."""
         waiting, limiter = self.resources.waiting, self.limiter
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -277,9 +359,9 @@ class Admission:
             raise
         finally:
             waited_us = limiter.now_us() - began_us
-            call.queue_ms = waited_us / 1e3
+            call.queue_ms += waited_us / 1e3
             self.metrics.queue_waited(waited_us / 1e6)
-        if isinstance(outcome, Hold):
+        if isinstance(outcome, Hold | Away):
             return outcome
         if isinstance(outcome, Refusal):
             raise waited_in_vain(outcome, call.model_requested, call.tenant_id)
@@ -296,23 +378,33 @@ class Admission:
             self.resources.leases.want(answer.lacking, ask.amounts(answer.lacking))
         return answer
 
-    def go_on(self, call: Call, ask: Ask, way: Way, index: int) -> bool:
-        """To another target: whether its limits have room. What the last one was sent stays counted there."""
-        billed_tokens = ask.input_tokens if call.may_be_billed else 0
-        try:
-            refusal = self.limiter.switch(call.hold, way.gauges, self.limiter.now_us(), billed_tokens)
-        except OverflowError:
-            return False
-        if refusal is not None:
-            if refusal.lacking is not None and self.resources.leases is not None:  # for whoever comes next
-                self.resources.leases.want(refusal.lacking, ask.amounts(refusal.lacking))
-            return False
-        ask.goes(index)
-        return True
-
     def close(self) -> None:
         for counter in self.counters.values():
             counter.close()
+
+
+def is_callers(answer: Refusal | Away, ask: Ask) -> bool:
+    """What the caller itself used up, no other model can serve."""
+    return isinstance(answer, Refusal) and answer.gauge in ask.caller
+
+
+def patience_of(call: Call, ask: Ask) -> float:
+    """How long the request may wait for a target, from now, in seconds.
+
+    A pause that a provider asked for ends when it said. An open circuit is another matter: whoever has not
+    said that it waits is told at once, or all who came meanwhile would fall upon a provider that just rose.
+    """
+    patience_s, model = ask.max_wait_s, ask.permit.plan.model
+    if model is not None and any(word in PAUSES for _, word in ask.verdicts()):
+        patience_s = max(patience_s, model.retry.base_delay_s)
+    return min(patience_s - call.queue_ms / 1e3, ask.deadline_s - monotonic())
+
+
+def nobody_there(wait_s: float) -> NoUpstream:
+    return NoUpstream(
+        "Every provider that can serve this request is failing or asked for a pause. Please try again later.",
+        retry_after_s=max(wait_s, STEP_S),
+    )
 
 
 def tag_of(gauge: Gauge) -> str:

@@ -162,25 +162,44 @@ class UpstreamError(GatewayError):
     status = 502
     code = "upstream_error"
     outcome: ClassVar[str] = "broken"  # in the metric of attempts
+    cause: str = "broken"  # of `routing.causes`
 
-    def __init__(self, message: str, *, upstream_status: int = 0) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        upstream_status: int = 0,
+        cause: str | None = None,
+        stated_s: float | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status
+        self.stated_s = stated_s
+        if cause is not None:
+            self.cause = cause
 
 
 class UpstreamBroken(UpstreamError):
-    """`upstream_status` is what the provider answered; 0 where it did not."""
+    """`upstream_status`: what it answered, 0 if it did not; `stated_s`: the wait it asked for."""
 
 
 class NoUpstream(UpstreamError):
+    """With `retry_after_s` set, nobody was asked in vain: waiting helps."""
+
     status = 503
     code = "no_available_upstream"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.should_retry = retry_after_s is not None
 
 
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     outcome = "timeout"
+    cause = "timeout"
 
 
 class Overloaded(GatewayError):

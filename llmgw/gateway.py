@@ -11,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from itertools import count
-from time import monotonic
+from time import monotonic, time
 from urllib.parse import unquote
 
 import orjson
 
-from llmgw._core.ask import Ask, Permit, Way
+from llmgw import degraded
+from llmgw._core.ask import Ask, Attempt, Permit
+from llmgw._core.health import FAILED, IGNORED, OK, Health
 from llmgw._core.line import call_to_line
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.outlet import Outlet
 from llmgw._wire.skim import Skim, SkimError, skim
+from llmgw._wire.upstream import Connection
 from llmgw.access import Keyring, Principal
 from llmgw.admission import Admission, Resources
 from llmgw.config import Config
@@ -32,23 +34,27 @@ from llmgw.errors import (
     ClientGone,
     Forbidden,
     GatewayError,
-    NoUpstream,
     Unauthenticated,
     UpstreamBroken,
     UpstreamError,
 )
+from llmgw.failover import Failover
 from llmgw.failpoints import failpoint
+from llmgw.limits.options import timeout_s
 from llmgw.metrics import Metrics
 from llmgw.routing import Catalog, no_such_model
+from llmgw.routing.healths import to_us
+from llmgw.routing.hints import hints_of
 from llmgw.upstream import Reply, Upstream
 from llmgw.upstream.heads import plain_head, reply_head
-from llmgw.upstream.reply import KEY_REFUSALS
 
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
 # Paths and, under globs, names of models come from clients: what is remembered of them has a bound.
 PERMITTED_MAX = 4096
+# A target's own figures are read this often: reading them costs as much as a tenth of a request.
+TOLD_EVERY_US = 50_000
 # What the label `model` shows for a request that was refused before its model was known.
 NO_MODEL = ""
 
@@ -68,11 +74,13 @@ class Gateway:
         self.metrics = metrics
         self.write_log = write_log
         self.keyring = Keyring(config)
-        self.catalog = Catalog(config)
+        self.catalog = Catalog(config, resources.board)
         self.permitted: dict[tuple[Principal, str, str], Permit] = {}
         self.upstreams = {name: Upstream(provider, wheel) for name, provider in config.providers.items()}
-        self.admission = Admission(config, resources, self.upstreams, metrics)
+        self.admission = Admission(config, resources, self.upstreams, metrics, self.catalog)
+        self.failover = Failover(config, resources)
         self.limiter = resources.limiter
+        self.board = resources.board
         self.books = resources.books
 
     async def serve(self, call: Call, out: Outlet) -> None:
@@ -84,14 +92,18 @@ class Gateway:
             facts = read(call)
             permit = self.permit(principal, call)
             ask = permit.plain_ask(call, facts) or self.admission.ask(call, facts, permit)
+            if call.timeout is not None:
+                bound(ask, call)
             if permit.is_exact:
                 await self.admission.count(call, ask, permit)
-            refusal = ask.admit_nowait(call, self.limiter)
-            if refusal is not None:
-                await self.admission.contend(call, permit, ask, refusal)
+            answer = ask.admit_nowait(call, self.limiter)
+            if answer is not None:
+                await self.admission.contend(call, permit, ask, answer)
             reply = await self.first_good(call, facts, ask)
             await self.relay(call, facts, ask, reply, out)
         except GatewayError as error:
+            if isinstance(error, UpstreamError) and self.degrade(call, facts, permit, ask, out):
+                return
             call.status = error.status if not out.is_begun else call.status
             call.client_gone = isinstance(error, ClientGone)
             call.error_code = error.code or error.type
@@ -104,8 +116,10 @@ class Gateway:
             raise
         finally:
             try:
+                if ask is not None:
+                    ask.abandon()
                 if call.hold is not None and call.hold.is_open:
-                    self.books.settle(call, ask, facts, unfinished_usage(call, facts, reply))
+                    self.books.settle(call, ask, facts, unfinished_usage(call, facts, ask, reply))
             finally:
                 self.remember(call, permit)
 
@@ -179,58 +193,86 @@ class Gateway:
 
     async def first_good(self, call: Call, facts: Skim | None, ask: Ask) -> Reply:
         """Asks one target after the other until one answers. Raises the last one's UpstreamError."""
-        failure: UpstreamError | None = None
-        deadline_s = call.started_s + call.queue_ms * 1e-3 + ask.admitted.upstream.timeouts.total
-        for index in count(ask.way):
-            way = ask.maybe_way(index)
-            if way is None:
-                break
-            call.fallback_used = failure is not None
-            for credential in way.upstream.keys_in_turn():
-                if failure is not None:
-                    if not self.admission.go_on(call, ask, way, index):
-                        break
-                    self.books.passed_over(call, ask, unanswered_usage(call, facts))
-                try:
-                    return await self.attempt(call, facts, way, ask, credential, deadline_s)
-                except UpstreamError as error:
-                    failure = error
-                if call.is_upload_begun or monotonic() >= deadline_s:
-                    raise failure
-                if failure.upstream_status not in KEY_REFUSALS:
-                    break
-        raise failure or NoUpstream("No provider is configured that can serve this request.")
+        total_s = call.queue_ms * 1e-3 + ask.attempt.way.upstream.timeouts.total
+        deadline_s = min(call.started_s + total_s, ask.deadline_s)
+        ask.attempt.way.traffic.offered(self.board.now_us())
+        while True:
+            attempt = ask.attempt
+            try:
+                return await self.attempt(call, facts, ask, attempt, deadline_s)
+            except UpstreamError as error:
+                failure = error
+            await self.failover.go_on(call, ask, failure, deadline_s)
+            self.books.passed_over(call, attempt, ask, unanswered_usage(call, facts, attempt))
 
     async def attempt(
-        self, call: Call, facts: Skim | None, way: Way, ask: Ask, credential: bytes, deadline_s: float
+        self, call: Call, facts: Skim | None, ask: Ask, attempt: Attempt, deadline_s: float
     ) -> Reply:
-        """One request to one provider, up to the beginning of its answer."""
+        """One request to one target, up to the beginning of its answer."""
+        way = attempt.way
         upstream = way.upstream
         call.attempts += 1
-        call.provider_used = upstream.name
-        call.model_used = way.model
-        call.may_be_billed = False
-        call.outcome = "cancelled"
-        started_s = monotonic()
-        self.books.sent(call, way, ask)
+        call.provider_used, call.model_used = upstream.name, way.model
+        attempt.began_s = monotonic()
+        if upstream.key_count > 1:
+            attempt.key = max(
+                way.health.maybe_key(
+                    ask.next_key if ask.keys_tried else upstream.next_key(), self.board.now_us()
+                ),
+                0,
+            )
+        self.books.sent(call, attempt, ask)
         try:
-            connection = await upstream.ask(call, facts, way.model, credential, deadline_s)
+            connection = await upstream.ask(call, facts, attempt, deadline_s)
             try:
-                reply = Reply(connection, upstream, call, way.model)
+                reply = Reply(connection, upstream, call, attempt, ask.permit.fallbacks)
             except UpstreamError:
                 upstream.release(connection)
                 raise
-            call.outcome = "ok" if connection.status < 400 else "client_error"
+            attempt.outcome = "ok" if connection.status < 400 else "client_error"
         except UpstreamError as error:
-            call.outcome = error.outcome
+            attempt.outcome = error.outcome
+            self.failover.note(ask, attempt, error)
             raise
         finally:
-            self.metrics.attempt(upstream.name, call.outcome)
-            call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic() - started_s) * 1e3
-        call.ttft_ms = (connection.answered_s - call.started_s) * 1e3
+            self.metrics.attempt(upstream.name, attempt.outcome)
+            call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic() - attempt.began_s) * 1e3
+        self.answered(call, ask, attempt, connection)
         if failpoint:
             failpoint("first-byte")
         return reply
+
+    def answered(self, call: Call, ask: Ask, attempt: Attempt, connection: Connection) -> None:
+        """A target began to answer: what that says of it, and where the request went."""
+        now_us = self.board.now_us()
+        health = attempt.way.health
+        call.ttft_ms = (connection.answered_s - call.started_s) * 1e3
+        if attempt.outcome == "ok":
+            health.first_byte(round((connection.answered_s - attempt.began_s) * 1e6), now_us)
+        if now_us - attempt.way.told_us > TOLD_EVERY_US and attempt.way.upstream.provider.pacing:
+            attempt.way.told_us = now_us
+            learn_pace(health, attempt.key, connection, ask.tokens, now_us)
+        if ask.trail is not None:
+            call.trail = trail_of(ask, attempt, connection.status)
+
+    def degrade(
+        self, call: Call, facts: Skim | None, permit: Permit | None, ask: Ask | None, out: Outlet
+    ) -> bool:
+        """Answers in place of those who are gone, where the client had nothing yet. Whether it did."""
+        if permit is None or ask is None or out.is_begun:
+            return False
+        body = degraded.maybe_answer(call, facts, permit)
+        if body is None:
+            return False
+        call.status, call.error_code = 200, degraded.CODE
+        call.provider_used = call.model_used = ""
+        call.cost_usd_micro = 0
+        if call.hold is not None and call.hold.is_open:
+            # What the last one was sent stays counted there; the caller is charged nothing.
+            self.limiter.switch(call.hold, (), self.limiter.now_us(), sent_tokens(ask))
+            self.books.settle(call, ask, facts, None)
+        out.answer(call.status, degraded.head(call, ask), body)
+        return True
 
     async def relay(self, call: Call, facts: Skim | None, ask: Ask, reply: Reply, out: Outlet) -> None:
         """From here on the client gets this provider's answer or a part of it, and nobody else's."""
@@ -238,6 +280,7 @@ class Gateway:
         call.status = connection.status
         try:
             if reply.body is not None:
+                reply.attempt.end(OK if call.status < 400 else IGNORED)
                 self.books.settle(call, ask, facts, reply.usage(facts, call))
                 out.answer(call.status, reply_head(call, reply.upstream, connection), reply.body)
                 return
@@ -258,12 +301,14 @@ class Gateway:
             if scanner is not None and call.route is not OTHER and not scanner.is_terminal:
                 raise UpstreamBroken("The provider's stream ended before its end was marked.")
             out.end()
+            reply.attempt.end(OK if call.status < 400 else IGNORED)
             self.books.settle(call, ask, facts, reply.usage(facts, call))
         except UpstreamError as error:
-            call.outcome = error.outcome
+            reply.attempt.outcome = error.outcome
+            reply.attempt.end(FAILED)
             raise
         except asyncio.CancelledError:
-            call.outcome = "cancelled"
+            reply.attempt.outcome = "cancelled"
             raise
         finally:
             reply.upstream.release(connection)
@@ -317,13 +362,55 @@ def model_entry(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "llmgw"}
 
 
-def unfinished_usage(call: Call, facts: Skim | None, reply: Reply | None) -> Usage | None:
+def unfinished_usage(call: Call, facts: Skim | None, ask: Ask | None, reply: Reply | None) -> Usage | None:
     """Of a request that ended early: what was relayed counts; what was sent and not answered, its prompt."""
-    return reply.usage(facts, call) if reply is not None else unanswered_usage(call, facts)
+    if reply is not None:
+        return reply.usage(facts, call)
+    return unanswered_usage(call, facts, ask.attempt) if ask is not None and ask.attempt is not None else None
 
 
-def unanswered_usage(call: Call, facts: Skim | None) -> Usage | None:
+def unanswered_usage(call: Call, facts: Skim | None, attempt: Attempt) -> Usage | None:
     """Of an attempt without an answer: what was sent may be billed, and counts as its prompt."""
-    if call.may_be_billed and call.route.costs_tokens:
+    if attempt.may_be_billed and call.route.costs_tokens:
         return estimated_usage(facts.prompt_bytes if facts else 0, 0)
     return None
+
+
+def sent_tokens(ask: Ask) -> int:
+    """What the last attempt's provider may count of it, though it failed."""
+    """A reset is the moment when all of a limit is there again; what is wanted is there sooner."""
+
+
+def bound(ask: Ask, call: Call) -> None:
+    """By what its caller says of its patience. Raises BadRequest."""
+    within_s = timeout_s(call.timeout or b"")
+    ask.deadline_s = call.started_s + within_s
+    ask.max_wait_s = min(ask.max_wait_s, within_s)
+
+
+def learn_pace(health: Health, key: int, connection: Connection, tokens: int, now_us: int) -> None:
+    """What the provider's own headers say of what is left there, for a request of so many tokens."""
+    hints = hints_of(connection.headers, connection.status, time())
+    if hints is not None:
+        requests_s = room_s(hints.reset_requests_s, hints.limit_requests, 1)
+        tokens_s = room_s(hints.reset_tokens_s, hints.limit_tokens, tokens)
+        health.told(
+            key,
+            hints.remaining_requests,
+            now_us + to_us(requests_s) if requests_s >= 0 else -1,
+            hints.remaining_tokens,
+            now_us + to_us(tokens_s) if tokens_s >= 0 else -1,
+            now_us,
+        )
+
+
+def room_s(reset_s: float, limit: int, wanted: int) -> float:
+    """A provider's reset is the moment when all of its limit is there again; what is wanted is there sooner."""
+    return reset_s * min(wanted / limit, 1.0) if limit > 0 else reset_s
+
+
+def trail_of(ask: Ask, attempt: Attempt, status: int) -> str:
+    """`openai/gpt-4o:503,azure/dep:ok`: where the request went, and why not elsewhere."""
+    last = "ok" if status < 400 else str(status)
+    steps = [*(ask.trail or ()), (attempt.way.shown, last)]
+    return ",".join(f"{shown}:{word}" for shown, word in steps)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from llmgw import __version__
 from llmgw._core import meter
+from llmgw._core.health import Health
 from llmgw._core.meter import Meter as Metrics
 from llmgw._core.segment import Segment
 from llmgw._core.series import OVERFLOW, labels_of, merged
@@ -28,6 +29,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Row = tuple[tuple[str, ...], list[int]]  # label values, stored integers
 Budgets = Callable[[], Iterable[tuple[str, str, int]]]  # tenant, budget, what is left of it in micro-USD
 Limits = Callable[[], Iterable[tuple[str, str, float]]]  # tenant, limit, used / limit
+Targets = Callable[[], Iterable[tuple[str, str, Health]]]  # provider, model
 
 
 class Family(NamedTuple):
@@ -154,20 +156,28 @@ FAMILIES: Final = (
 )
 
 
-def render(segment: Segment, budgets: Budgets | None = None, limits: Limits | None = None) -> bytes:
+def render(
+    segment: Segment,
+    budgets: Budgets | None = None,
+    limits: Limits | None = None,
+    targets: Targets | None = None,
+) -> bytes:
     """The metrics of all workers, merged, in Prometheus' text format (CONTENT_TYPE).
 
-    `budgets` and `limits` are asked here and now; without them their families are absent. Takes some
-    milliseconds for each thousand series: to be called off the event loop, as those two then are.
+    `budgets`, `limits` and `targets` are asked here and now; without them their families are absent. Takes
+    some milliseconds for each thousand series: to be called off the event loop, as those three then are.
     """
-    return generate_latest(_SegmentCollector(segment, budgets, limits))
+    return generate_latest(_SegmentCollector(segment, budgets, limits, targets))
 
 
 class _SegmentCollector(Collector):
-    def __init__(self, segment: Segment, budgets: Budgets | None, limits: Limits | None) -> None:
+    def __init__(
+        self, segment: Segment, budgets: Budgets | None, limits: Limits | None, targets: Targets | None
+    ) -> None:
         self._segment = segment
         self._budgets = budgets
         self._limits = limits
+        self._targets = targets
 
     def collect(self) -> Iterator[Metric]:
         rows = _rows_by_family(self._segment)
@@ -180,6 +190,8 @@ class _SegmentCollector(Collector):
             yield _remaining(self._budgets())
         if self._limits is not None:
             yield _used_ratio(self._limits())
+        if self._targets is not None:
+            yield from _target_metrics(self._targets())
         yield from _process_metrics(self._segment)
 
 
@@ -289,6 +301,23 @@ def _used_ratio(limits: Iterable[tuple[str, str, float]]) -> Metric:
     for labels, ratio in sorted(most.items()):
         metric.add_metric(labels, ratio)
     return metric
+
+
+def _target_metrics(targets: Iterable[tuple[str, str, Health]]) -> Iterator[Metric]:
+    labels = ["provider", "target"]
+    circuit = GaugeMetricFamily(
+        "llm_circuit_state",
+        "Breaker of a target: 0 closed, 1 open, 2 half-open.",
+        labels=labels,
+    )
+    inflight = GaugeMetricFamily(
+        "llm_target_inflight", "Attempts at a target that are under way on this machine.", labels=labels
+    )
+    for provider, model, health in sorted(targets, key=lambda target: target[:2]):
+        circuit.add_metric((provider, model), health.state)
+        inflight.add_metric((provider, model), health.inflight)
+    yield circuit
+    yield inflight
 
 
 class _Process(NamedTuple):

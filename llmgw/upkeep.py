@@ -6,15 +6,17 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections import deque
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final
 
 from llmgw._core.limiter import USD, Gauge, Limiter
 from llmgw.admission import Admission
-from llmgw.limits.alerts import Alerts, Watch
+from llmgw.limits.alerts import Alert, Alerts, Watch
 from llmgw.limits.rules import Limit
 from llmgw.metrics import Metrics
 from llmgw.store.adapter import Store
+from llmgw.store.leases import is_leased
 from llmgw.webhook import AlertSender, read_memory, write_memory
 
 logger = logging.getLogger("llmgw")
@@ -22,6 +24,8 @@ logger = logging.getLogger("llmgw")
 TURN_S: Final = 1.0
 # Of one machine, one worker speaks: alerts and shadow limits are the machine's, not each worker's.
 SPEAKER: Final = 0
+# Turns: what other machines had on lease and did not use comes back meanwhile.
+LOOKS: Final = 4
 MEMORY: Final = "alerts.json"  # in the state directory
 
 
@@ -36,6 +40,9 @@ class Upkeep:
         self.alerts = Alerts(read_memory(self.memory_path) if self.is_speaker else b"")
         self.sender = AlertSender(admission.config.alerts.webhook, metrics.alert)
         self.shadows: dict[bytes, int] = {}
+        self.looks: dict[bytes, deque[int]] = {}
+        self.is_redis_away = False
+        self.claims: set[asyncio.Task[None]] = set()
         self.redis_before = dict.fromkeys(("commands", "errors", "away_us", "stranded"), 0)
         self.configure(admission)
         self.task = asyncio.get_running_loop().create_task(self.run())
@@ -66,15 +73,53 @@ class Upkeep:
             self.count_shadows()
         if self.store is not None:
             self.count_redis(self.store)
+            self.note_outage(self.store)
 
     def raise_alerts(self, wall_s: float) -> None:
         now_us = self.limiter.now_us()
-        readings = []
-        for watch, gauge in self.watches:
-            used, reserved = self.limiter.read(gauge, now_us)
-            readings.append((watch, max(used - reserved, 0)))
-        for alert in self.alerts.check(readings, wall_s, is_speaker=True):
+        readings = [
+            (watch, spent)
+            for watch, gauge in self.watches
+            if (spent := self.maybe_spent(gauge, now_us)) is not None
+        ]
+        for alert in self.alerts.check(readings, wall_s):
+            self.start(self.tell(alert))
+        for word in self.alerts.take_rearmed():
+            self.start(self.give_up(word))
+
+    def maybe_spent(self, gauge: Gauge, now_us: int) -> int | None:
+        """By the fleet where it shares. None: not looked at yet; too little would count as a fall."""
+        used, reserved = self.limiter.read(gauge, now_us)
+        spent = max(used - reserved, 0)
+        leases = self.admission.resources.leases
+        if leases is None or not is_leased(gauge):
+            return spent
+        fleet = leases.maybe_used(gauge)
+        if fleet is None:
+            self.looks.pop(gauge.key, None)
+            return spent if leases.is_away else None
+        looks = self.looks.setdefault(gauge.key, deque(maxlen=LOOKS))
+        looks.append(fleet - reserved - self.limiter.lease_left(gauge, now_us))
+        return max(min(looks), spent) if len(looks) == LOOKS else None
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.claims.add(task)
+        task.add_done_callback(self.claims.discard)
+
+    async def tell(self, alert: Alert) -> None:
+        """Of machines that share, the first tells; where Redis is away, each does."""
+        leases = self.admission.resources.leases
+        is_ours = None
+        if leases is not None and not alert.is_shadow:
+            is_ours = await leases.maybe_claim(alert.word, alert.stays_us)
+        if is_ours is not False:
             self.sender.send(alert)
+
+    async def give_up(self, word: str) -> None:
+        leases = self.admission.resources.leases
+        if leases is not None:
+            await leases.maybe_claim(word, 0)
 
     def count_shadows(self) -> None:
         for gauge in shadows_of(self.admission):
@@ -100,12 +145,24 @@ class Upkeep:
         self.metrics.lease_stranded("all", now["stranded"] - before["stranded"])
         self.redis_before = now
 
+    def note_outage(self, store: Store) -> None:
+        if store.is_away == self.is_redis_away:
+            return
+        self.is_redis_away = store.is_away
+        if store.is_away:
+            logger.warning("Redis does not answer: each machine keeps to its part of the limits")
+            return
+        waited_ms = store.counters.longest_wait_us / 1e3
+        logger.warning("Redis answers again; a request waited %.1f ms for it at most", waited_ms)
+        store.counters.longest_wait_us = 0
+
     def budgets_left(self) -> Iterator[tuple[str, str, int]]:
-        """(tenant, budget, micro-USD), for whoever looks at the metrics."""
-        now_us = self.limiter.now_us()
+        """(tenant, budget, micro-USD), for whoever looks at the metrics; of the fleet where it shares."""
+        now_us, leases = self.limiter.now_us(), self.admission.resources.leases
         for gauge in budgets_of(self.admission):
             used, _ = self.limiter.read(gauge, now_us)
-            yield limit_of(gauge).tenant, limit_of(gauge).label, gauge.limit - used
+            fleet = leases.maybe_used(gauge) if leases is not None and is_leased(gauge) else None
+            yield limit_of(gauge).tenant, limit_of(gauge).label, gauge.limit - max(used, fleet or 0)
 
     def limits_used(self) -> Iterator[tuple[str, str, float]]:
         """(tenant, limit, share of it that is used), of what the configuration names."""
@@ -117,6 +174,8 @@ class Upkeep:
 
     async def close(self) -> None:
         self.task.cancel()
+        if self.claims:
+            await asyncio.wait(self.claims)
         await self.sender.close()
 
 

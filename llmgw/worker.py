@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ import uvloop
 
 from llmgw._core.ask import Books
 from llmgw._core.estimate import Estimator
+from llmgw._core.health import Board, Health
 from llmgw._core.limiter import Limiter
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import TICK_SECONDS, Wheel
@@ -104,6 +105,7 @@ class Worker:
             lambda: not self.draining.is_set(),
             self.upkeep.budgets_left,
             self.upkeep.limits_used,
+            self.targets,
         )
         self.slot.link.attach(loop, prepare=self.prepare, drain=self.draining.set, reopen=self.reopen_log)
         await self.meet_redis()
@@ -163,7 +165,8 @@ class Worker:
             )
             leases.on_news = waiting.on_release
         books = Books(limiter, ledger.append, failpoint)
-        return Resources(limiter, Estimator(segment), waiting, ledger, books, leases)
+        board = Board(segment, slot.index)
+        return Resources(limiter, Estimator(segment), waiting, ledger, books, leases, board)
 
     def new_edge(self) -> Edge:
         edge = Edge(
@@ -175,6 +178,7 @@ class Worker:
             self.wheel,
         )
         edge.configure(self.config.server)
+        edge.keeps_head = self.gateway.catalog.looks_at_heads
         return edge
 
     # What the lanes hold on to for life asks for the gateway of now.
@@ -187,6 +191,9 @@ class Worker:
 
     def general_protocol(self) -> asyncio.Protocol:
         return self.general.factory()
+
+    def targets(self) -> Iterator[tuple[str, str, Health]]:
+        return self.gateway.catalog.healths.known()
 
     def prepare(self, config: Config) -> Callable[[], None]:
         """A reload's first half: everything that can fail. What it returns cannot, and swaps."""
@@ -208,6 +215,7 @@ class Worker:
             logging.getLogger().setLevel(config.log.level.upper())
             self.bound_unread()
             self.edge.configure(config.server)
+            self.edge.keeps_head = gateway.catalog.looks_at_heads
             self.general.configure(gateway, config.server)
             self.admin.config = config
 

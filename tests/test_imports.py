@@ -14,6 +14,7 @@ LAYERS = (
     ("upstream", "metrics", "log", "oplog", "webhook", "store", "ledger"),
     ("waiting", "failpoints"),
     ("admission",),
+    ("failover", "hedging", "mirror", "degraded"),
     ("gateway",),
     ("server",),
     ("worker", "upkeep", "supervisor", "mock", "bench", "serve", "cli", "simulate"),

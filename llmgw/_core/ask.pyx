@@ -1,13 +1,15 @@
 # cython: auto_pickle=False, autotestdict=False
 """What one request asks for and comes to: estimated, reserved, sent, settled, recorded.
 
-    Permit  one key on one route for one model: what is the same for all of its requests
-    Way     one target of it: where it goes, its limits, prices and estimates
-    Ask     one request: what it reserves, and the ways it may go
-    Books   what becomes of its attempts: in the call, the ledger and the limits
+    Permit   one key on one route for one model: what is the same for all of its requests
+    Way      one target of it: where it goes, its limits, health, prices and estimates
+    Ask      one request: what it reserves, and the ways it may still go
+    Attempt  one request to one target, from the choice to its end
+    Away     nobody who could serve it is available now
+    Books    what becomes of its attempts: in the call, the ledger and the limits
 
-An attempt has one record in the ledger. It is written when the next attempt begins, or when the request
-is settled; the client pays for the last one alone. The order is that of a crash: the hold knows the
+An attempt that went out has one record in the ledger. It is written when the next attempt begins, or when
+the request is settled; the client pays for the one that served it alone. The order is that of a crash: the hold knows the
 figures, then the ledger has them, then the hold is closed. What a worker leaves in between is written by
 the supervisor under the same attempt id, and a reader takes one of the two.
 
@@ -17,12 +19,16 @@ Compiled because it runs for every request: 2 us in ordinary Python, a seventh o
 from secrets import randbits
 
 cimport cython
+from libc.math cimport INFINITY
 
 from cpython.unicode cimport PyUnicode_DecodeASCII
 
+from llmgw._core.clock cimport monotonic_ns
 from llmgw._core.estimate cimport ModelEstimate
+from llmgw._core.health cimport Health, Traffic
 from llmgw._core.limiter cimport Hold, Limiter
 from llmgw._core.record cimport compose_record
+from llmgw._core.select cimport Tier
 from llmgw._wire.call cimport Call
 from llmgw._wire.skim cimport Skim
 
@@ -58,6 +64,12 @@ PROMPTED = frozenset({"/v1/messages"})
 
 cdef enum:
     ID_BITS = 62                    # of a process's first attempt id; the following ones count up from there
+    WAYS_MAX = 64                   # bits of a number
+    TRAIL_MAX = 32                  # steps that are remembered of one request
+    IGNORED = 2                     # of `health`
+
+# Of `health`, as `x-llmgw-route` says it.
+VERDICTS = ("ok", "ok", "open", "cooling", "paced")
 
 
 def cost_usd_micro(
@@ -80,27 +92,33 @@ def cost_usd_micro(
 cdef class Way:
     """`prices`: pico-USD per input, cached input and output token, and per request; None: unknown.
 
-    A maximum of -1 is unknown. `names` begins what the supervisor needs to account for a dead worker.
+    A maximum of -1 is unknown. `names` begins what the supervisor needs to account for a dead worker;
+    `shown` is "provider/model" in configuration's words, for whoever wants to know where a request went.
     """
 
     cdef readonly object upstream
     cdef readonly str model
     cdef readonly str label             # of the model in the configuration
-    cdef readonly tuple gauges          # the target's own
+    cdef readonly str shown
+    cdef readonly tuple gauges          # the target's own and its model's
+    cdef readonly Health health
+    cdef readonly Traffic traffic       # of its provider
     cdef readonly ModelEstimate estimate
     cdef readonly str encoding          # to count prompts exactly, or ""
     cdef readonly bint is_priced
+    cdef public long long told_us       # when the provider's own figures were last read
     cdef long long _input_pusd, _cached_pusd, _output_pusd
     cdef readonly long long request_pusd
     cdef long long _max_input, _max_output
     cdef bytes _names
 
     def __init__(
-        self, object upstream, str model not None, str label not None, tuple gauges not None,
-        ModelEstimate estimate not None, tuple prices, long long max_input, long long max_output,
-        str encoding not None, bytes names not None,
+        self, object upstream, str model not None, str label not None, str shown not None, tuple gauges not None,
+        Health health not None, Traffic traffic not None, ModelEstimate estimate not None, tuple prices,
+        long long max_input, long long max_output, str encoding not None, bytes names not None,
     ):
-        self.upstream, self.model, self.label, self.gauges = upstream, model, label, gauges
+        self.upstream, self.model, self.label, self.shown, self.gauges = upstream, model, label, shown, gauges
+        self.health, self.traffic = health, traffic
         self.estimate, self.encoding, self._names = estimate, encoding, names
         self._max_input, self._max_output = max_input, max_output
         self.is_priced = prices is not None
@@ -124,16 +142,68 @@ cdef class Way:
         return -1
 
 
+@cython.final
+cdef class Share:
+    """Every so many requests of a model, evenly: the part that a canary or a mirror gets."""
+
+    cdef readonly double share
+    cdef double _credit
+
+    def __init__(self, double share):
+        if not 0 <= share <= 1:
+            raise ValueError("a share is 0 to 1")
+        self.share = share
+
+    cpdef bint take(self) noexcept:
+        self._credit += self.share
+        if self._credit < 1 - 1e-9:
+            return False
+        self._credit -= 1
+        return True
+
+
+@cython.final
+cdef class Group:
+    """The ways of one permit in one tier; None where it may not go or does not speak the route.
+
+    A way's bit is that of its number in the tier, moved by `first`, so that one number of 64 bits holds all.
+    """
+
+    cdef readonly Tier tier
+    cdef readonly tuple ways
+    cdef readonly int first
+    cdef unsigned long long _bits       # of those that are there, moved
+    cdef Share _canary                  # it is only asked in this share of requests
+
+    def __init__(self, Tier tier not None, tuple ways not None, int first, Share canary=None):
+        if first < 0 or first + len(ways) > WAYS_MAX:
+            raise ValueError(f"a model has up to {WAYS_MAX} targets")
+        self.tier, self.ways, self.first, self._canary = tier, ways, first, canary
+        for number, way in enumerate(ways):
+            if way is not None:
+                self._bits |= 1ULL << <int>(first + number)
+
+
 cdef struct Most:
     # Over all ways: the dearest prices, and the longest answer (-1: unknown).
     long long input_pusd, output_pusd, request_pusd, output_tokens
 
 
 @cython.final
-cdef class Permit:
-    """`ways`: what `order` gives where the strategy chooses nothing, else None, and `choose` gives them.
+cdef class Away:
+    """`wait_us`: until the first target may be available again, -1 where there is none at all."""
 
-    `counts_money`: a budget applies, if only a shadow one; `has_budget`: one that refuses.
+    cdef readonly long long wait_us
+
+    def __init__(self, long long wait_us):
+        self.wait_us = wait_us
+
+
+@cython.final
+cdef class Permit:
+    """`counts_money`: a budget applies, if only a shadow one; `has_budget`: one that refuses.
+
+    `fallbacks`: by class of failure, the permits for other models, in order.
     """
 
     cdef readonly object principal, plan
@@ -142,14 +212,17 @@ cdef class Permit:
     cdef readonly double max_wait_s     # of the key
     cdef readonly int weight            # of its tenant, where tenants wait
     cdef readonly bint costs_tokens     # what is sent there is a prompt
-    cdef tuple _ways
-    cdef object _choose
-    cdef bint _is_text, _says_max_output
+    cdef readonly dict fallbacks
+    cdef readonly Way first             # whose estimates count; None: there is no way
+    cdef tuple _groups
+    cdef unsigned long long _bits, _priced
+    cdef Group _canary
+    cdef bint _is_text, _says_max_output, _looks_closer
     cdef Most _most
 
     def __init__(
         self, principal, plan, tuple caller not None, route, str call_endpoint not None, *, bint is_batch, bint is_exact, bint limits_users,
-        double max_wait_s, int weight,
+        bint looks_closer, double max_wait_s, int weight,
     ):
         self.principal, self.plan, self.caller = principal, plan, caller
         self.is_batch, self.is_exact, self.limits_users = is_batch, is_exact, limits_users
@@ -157,46 +230,63 @@ cdef class Permit:
         self.costs_tokens = route.costs_tokens or call_endpoint in PROMPTED
         self._is_text = route.is_text
         self._says_max_output = route.says_max_output
+        self._looks_closer = looks_closer
         self.counts_money, self.has_budget = in_money(caller), in_money(caller, True)
+        self._groups, self.fallbacks = (), {}
 
-    def lead(self, tuple ways not None, choose=None):
-        """Where its requests can go: always in this order, or, of these, what `choose()` gives."""
-        cdef Way way
-        self._ways, self._choose = ways if choose is None else None, choose
+    def lead(self, tuple groups not None, dict fallbacks not None):
+        """Where its requests can go, best group first, and then by class of failure."""
+        cdef Group group
+        cdef Permit other
+        self._groups, self.fallbacks = groups, fallbacks
         self._most.output_tokens = 0
-        for way in ways:
-            self._most.input_pusd = max(self._most.input_pusd, way._input_pusd)
-            self._most.output_pusd = max(self._most.output_pusd, way._output_pusd)
-            self._most.request_pusd = max(self._most.request_pusd, way.request_pusd)
-            if way._max_output < 0 or self._most.output_tokens < 0:
-                self._most.output_tokens = -1
-            else:
-                self._most.output_tokens = max(self._most.output_tokens, way._max_output)
+        for group in groups:
+            self._bits |= group._bits
+            if group._canary is not None:
+                self._canary = group
+            for number, way in enumerate(group.ways):
+                if way is not None:
+                    if self.first is None and group._canary is None:
+                        self.first = way
+                    if way.is_priced:
+                        self._priced |= 1ULL << <int>(group.first + number)
+                    self._reckon(way)
+        for others in fallbacks.values():
+            for other in others:
+                for group in other._groups:
+                    for way in group.ways:
+                        if way is not None:
+                            self._reckon(way)
 
-    def order(self):
-        """Best first; a later one is only chosen when it is asked for."""
-        return self._ways if self._ways is not None else self._choose()
+    cdef int _reckon(self, Way way) except -1:
+        self._most.input_pusd = max(self._most.input_pusd, way._input_pusd)
+        self._most.output_pusd = max(self._most.output_pusd, way._output_pusd)
+        self._most.request_pusd = max(self._most.request_pusd, way.request_pusd)
+        if way._max_output < 0 or self._most.output_tokens < 0:
+            self._most.output_tokens = -1
+        else:
+            self._most.output_tokens = max(self._most.output_tokens, way._max_output)
+        return 0
 
     def plain_ask(self, Call call not None, Skim facts):
         """Of a request that says nothing of itself which limits must heed. None: `Admission.ask` looks closer."""
-        cdef Way way
         cdef bint has_tokens = self.costs_tokens and facts is not None
-        if call.tags is not None or call.priority is not None or call.max_wait is not None:
+        if self._looks_closer or call.tags is not None or call.priority is not None or call.max_wait is not None:
             return None
         if self.limits_users and call.user is not None:
             return None
-        ask = Ask(self.caller, self.order(), self.is_batch)
-        ask.max_wait_s = self.max_wait_s
-        way = ask.maybe_way(0)
-        if way is None or (self.has_budget and not (has_tokens and way.is_priced)):
+        if self.first is None or (self.has_budget and not (has_tokens and self.first.is_priced)):
             return None
+        ask = Ask(self, self.caller, self.is_batch)
+        ask.max_wait_s = self.max_wait_s
         if has_tokens:
-            self.estimate(ask, way, facts, self.counts_money)
+            self.estimate(ask, facts, self.counts_money)
         return ask
 
-    cpdef estimate(self, Ask ask, Way way, Skim facts, bint counts_money):
+    cpdef estimate(self, Ask ask, Skim facts, bint counts_money):
         """Sets what to reserve: by the first way's tokens and the dearest way's price, as it may go any of them."""
         cdef long long output_tokens = 0
+        cdef Way way = self.first
         ask.input_tokens = way.estimate.input_tokens(facts.prompt_bytes, way._max_input)
         if self._is_text:
             output_tokens = way.estimate.output_tokens(
@@ -219,6 +309,63 @@ cdef class Permit:
             )
         return 0
 
+    cdef unsigned long long _drawn(self) noexcept:
+        """The ways of one request: a canary is among them as often as its share says."""
+        if self._canary is None or self._canary._canary.take():
+            return self._bits
+        return self._bits & ~self._canary._bits
+
+    cdef int _pick(self, unsigned long long bits, long long now_us, Ask ask) except -2:
+        """The number of the best way that is available now; -1: none."""
+        cdef Group group
+        cdef int number
+        for group in self._groups:
+            if bits & group._bits:
+                number = group.tier.pick(
+                    (bits & group._bits) >> group.first, now_us, ask.affinity, ask.input_tokens, ask.tokens - ask.input_tokens,
+                )
+                if number >= 0:
+                    return group.first + number
+        return -1
+
+    cdef Way _way(self, int number):
+        cdef Group group
+        for group in self._groups:
+            if number < group.first + <int>len(group.ways):
+                return <Way>group.ways[number - group.first]
+        return None
+
+    cdef long long _wait_us(self, unsigned long long bits, long long now_us) except -2:
+        cdef Group group
+        cdef long long soonest_us = -1, wait_us
+        for group in self._groups:
+            if bits & group._bits:
+                wait_us = group.tier.wait_us((bits & group._bits) >> group.first, now_us)
+                if wait_us >= 0 and (soonest_us < 0 or wait_us < soonest_us):
+                    soonest_us = wait_us
+        return soonest_us
+
+    def verdicts(self, unsigned long long bits, long long now_us):
+        """[(way, verdict of `health`)] of those ways, in the groups' order."""
+        cdef Group group
+        found = []
+        for group in self._groups:
+            mask = (bits & group._bits) >> group.first
+            if mask:
+                for number, verdict in enumerate(group.tier.verdicts(mask, now_us)):
+                    if mask >> number & 1:
+                        found.append((group.ways[number], verdict))
+        return found
+
+    @property
+    def bits(self):
+        return self._bits
+
+    @property
+    def ways(self):
+        """All of them, in the groups' order."""
+        return tuple(way for group in self._groups for way in (<Group>group).ways if way is not None)
+
 
 def in_money(gauges, bint enforced=False):
     """Whether one of them is a budget; `enforced`: one that refuses."""
@@ -229,44 +376,74 @@ def in_money(gauges, bint enforced=False):
 
 
 @cython.final
-cdef class Ask:
-    """`caller`: the gauges that hold whichever way it goes. `ways` are looked at only as far as they are needed.
+cdef class Attempt:
+    """One request to one target. `outcome` is its word in metrics and the ledger.
 
-    `way` is the number of the one it was admitted to, `pending` the one whose attempt has no record yet.
+    It counts as in flight at its target from the choice until `end`, which is told once.
     """
 
+    cdef readonly Way way
+    cdef readonly unsigned long long bit
+    cdef readonly unsigned long long id     # 0: nothing was sent yet
+    cdef readonly bint is_over              # its target knows how it ended
+    cdef public int key                     # which of the provider's keys it goes with
+    cdef public bint may_be_billed          # a request went out, and no refusal came back
+    cdef public str outcome
+    cdef public double began_s              # monotonic
+    cdef public object hold                 # a Hold of its own, where it is asked beside another; else None
+    cdef bint _is_recorded
+    cdef long long _begun_us                # of the clock of `health`
+
+    def __init__(self, Way way not None, int number, long long begun_us):
+        self.way, self.bit, self._begun_us = way, 1ULL << number, begun_us
+        self.outcome = "cancelled"
+
+    cpdef int end(self, int outcome) except -1:
+        """`outcome`: OK, FAILED or IGNORED of `health`."""
+        if not self.is_over:
+            self.is_over = True
+            now_us = health_now_us()
+            self.way.health.end(outcome, now_us, now_us - self._begun_us)
+        return 0
+
+
+@cython.final
+cdef class Ask:
+    """`caller`: the gauges that hold whichever way it goes. `attempt` is the last one that was chosen.
+
+    `permit` is of the model that is being asked: another one after a fallback. `tried` and `barred` are its
+    ways that were asked, and that are not to be asked again.
+    """
+
+    cdef readonly Permit permit
     cdef readonly tuple caller
     cdef readonly bint is_batch
     cdef readonly long long input_tokens, tokens, usd_micro
-    cdef readonly int way
+    cdef readonly Attempt attempt
+    cdef public unsigned long long affinity
     cdef public tuple tags
     cdef public double max_wait_s       # how long it may wait
-    cdef Way pending
-    cdef tuple _all                     # of a plan that chooses nothing
-    cdef list _chosen                   # of one that does, so far
-    cdef object _further
+    cdef public unsigned long long tried, barred
+    cdef public int tries               # attempts at the permit's own ways
+    cdef public int keys_tried          # of the way that was asked last, one after the other
+    cdef public int next_key            # after those
+    cdef public tuple further           # permits of other models that it may still fall back to; None: not yet known
+    cdef public double deadline_s       # monotonic: when its caller gives up; infinite where it did not say
+    cdef readonly list trail            # [(shown, word)], of what was passed over or failed
+    cdef unsigned long long _bits       # the ways of this request
+    cdef bint _must_price
+    cdef unsigned long long _refused    # of the last decision, by their limits
 
-    def __init__(self, tuple caller not None, object ways, bint is_batch):
-        self.caller, self.is_batch, self.tags = caller, is_batch, ()
-        if isinstance(ways, tuple):
-            self._all = ways
-        else:
-            self._chosen, self._further = [], iter(ways)
+    def __init__(self, Permit permit not None, tuple caller not None, bint is_batch):
+        self.permit, self.caller, self.is_batch, self.tags = permit, caller, is_batch, ()
+        self.deadline_s = INFINITY
+        self._bits = permit._drawn()
 
-    cpdef Way maybe_way(self, int index):
-        """The way of that rank; None where there are no more."""
-        if self._all is not None:
-            return <Way>self._all[index] if index < len(self._all) else None
-        while len(self._chosen) <= index:
-            way = next(self._further, None)
-            if way is None:
-                return None
-            self._chosen.append(way)
-        return <Way>self._chosen[index]
-
-    @property
-    def admitted(self):
-        return self.maybe_way(self.way)
+    def hold_to_price(self):
+        """A budget applies: only ways whose price is known. Whether there is one."""
+        self._must_price = True
+        self._bits &= self.permit._priced
+        return self._bits != 0
 
     def cost(self, long long usd_micro):
         """What is not priced by tokens is reserved at its price as a request."""
@@ -277,14 +454,30 @@ cdef class Ask:
         each = (1, self.tokens, self.usd_micro, 1)      # by unit
         return [each[gauge.unit] for gauge in gauges]
 
+    def note(self, str shown not None, str word not None):
+        """For `x-llmgw-route` and explanations."""
+        if self.trail is None:
+            self.trail = []
+        if len(self.trail) < TRAIL_MAX:
+            self.trail.append((shown, word))
+
     cpdef decide(self, limiter, long long now_us, bint is_waiter):
-        """A Hold on the first way that has room, or the Refusal. What the caller's own limits refuse, no way can serve."""
-        cdef int index = 0
+        """A Hold with an attempt begun at the best way that has room; else the Refusal, or Away.
+
+        What the caller's own limits refuse, no way can serve.
+        """
+        cdef unsigned long long bits = self._bits & ~self.tried & ~self.barred
+        cdef long long health_us = health_now_us()
+        cdef int number
+        cdef Way way
         refusal = None
+        self._refused = 0
         while True:
-            way = self.maybe_way(index)
-            if way is None:
-                return refusal
+            number = self.permit._pick(bits, health_us, self)
+            if number < 0:
+                return refusal if refusal is not None else Away(self.permit._wait_us(bits, health_us))
+            way = self.permit._way(number)
+            bits &= ~(1ULL << number)
             if isinstance(limiter, Limiter):
                 answer = (<Limiter>limiter).decide(
                     self.caller, way.gauges, self.tokens, self.usd_micro, now_us, self.is_batch, is_waiter,
@@ -294,16 +487,19 @@ cdef class Ask:
                     self.caller, way.gauges, self.tokens, self.usd_micro, now_us, is_batch=self.is_batch, is_waiter=is_waiter,
                 )
             if isinstance(answer, Hold):
-                self.way = index
+                if way.health.begin(health_us):
+                    self.attempt = Attempt(way, number, health_us)
+                    return answer
+                limiter.settle(answer, 0, 0, now_us, 0)     # others were quicker
+            elif answer.gauge not in way.gauges:
                 return answer
-            if answer.gauge not in way.gauges:
-                return answer
-            if refusal is None or is_sooner(answer.wait_us, refusal.wait_us):
-                refusal = answer
-            index += 1
+            else:
+                self._refused |= 1ULL << number
+                if refusal is None or is_sooner(answer.wait_us, refusal.wait_us):
+                    refusal = answer
 
     def admit_nowait(self, Call call not None, limiter):
-        """Reserves where there is room: `call.hold` has it then, and the answer is None; else it is the Refusal."""
+        """Reserves where there is room: `call.hold` has it then, and the answer is None; else a Refusal, or Away."""
         try:
             now_us = limiter.now_us() if not isinstance(limiter, Limiter) else (<Limiter>limiter).now()
             answer = self.decide(limiter, now_us, False)
@@ -315,9 +511,96 @@ cdef class Ask:
         call.limit_lines = (<Hold>answer).lines()
         return None
 
-    def goes(self, int index):
-        """It goes that way from here on."""
-        self.way = index
+    cdef unsigned long long _left(self, bint again) noexcept:
+        return self._bits & ~self.barred & (self.tried if again else ~self.tried)
+
+    def has_left(self, bint again=False):
+        """Whether a way is available that was not tried yet, or, `again`, one that was."""
+        return self.permit._pick(self._left(again), health_now_us(), self) >= 0
+
+    def can_repeat(self):
+        """Whether there is a way that was tried and may be asked again, now or later."""
+        return self._left(True) != 0
+
+    def wait_us(self, bint again=False):
+        """Until the first such way may be available; -1: there is none."""
+        return self.permit._wait_us(self._left(again), health_now_us())
+
+    def switch(self, Hold hold not None, limiter, long long billed_tokens, bint again=False):
+        """To another way, with the limits it has: None, and an attempt has begun; else a Refusal, or Away.
+
+        What the last one was sent stays counted there.
+        """
+        cdef unsigned long long bits = self._left(again)
+        cdef long long health_us = health_now_us()
+        cdef int number
+        cdef Way way
+        refusal = None
+        while True:
+            number = self.permit._pick(bits, health_us, self)
+            if number < 0:
+                return refusal if refusal is not None else Away(self.permit._wait_us(bits, health_us))
+            way = self.permit._way(number)
+            bits &= ~(1ULL << number)
+            answer = limiter.switch(hold, way.gauges, limiter.now_us(), billed_tokens)
+            billed_tokens = 0
+            if answer is not None:
+                self.note(way.shown, "limit")
+                refusal = answer if refusal is None or is_sooner(answer.wait_us, refusal.wait_us) else refusal
+            elif way.health.begin(health_us):
+                self.attempt = Attempt(way, number, health_us)
+                return None
+
+    def beside(self, limiter):
+        """Another way at the same time, with a hold of its own: its Attempt; None where none has room."""
+        cdef unsigned long long bits = self._left(False) & ~self.attempt.bit
+        cdef long long health_us = health_now_us()
+        cdef int number
+        cdef Way way
+        cdef Attempt attempt
+        while True:
+            number = self.permit._pick(bits, health_us, self)
+            if number < 0:
+                return None
+            way = self.permit._way(number)
+            bits &= ~(1ULL << number)
+            answer = limiter.admit((), way.gauges, self.tokens, 0, limiter.now_us(), is_batch=self.is_batch)
+            if not isinstance(answer, Hold):
+                continue
+            if way.health.begin(health_us):
+                attempt = Attempt(way, number, health_us)
+                attempt.hold = answer
+                return attempt
+            limiter.settle(answer, 0, 0, limiter.now_us(), 0)
+
+    def follow(self, Attempt attempt not None):
+        """From here on that one is the request's."""
+        self.attempt = attempt
+
+    def fall_back(self, Permit permit not None):
+        """To another model: its ways are as good as new."""
+        self.permit = permit
+        self._bits = permit._drawn() & (permit._priced if self._must_price else permit._bits)
+        self.tried = self.barred = self._refused = 0
+        self.tries = 0
+
+    def verdicts(self):
+        """[(way, word)] of the ways that the last decision passed over, for explanations."""
+        found = []
+        for way, verdict in self.permit.verdicts(self._bits & ~self.tried & ~self.barred, health_now_us()):
+            if verdict > 1:
+                found.append((way, VERDICTS[verdict]))
+        return found
+
+    def abandon(self):
+        """The request is over, however: what was chosen and not ended counts for nothing."""
+        if self.attempt is not None and not self.attempt.is_over:
+            self.attempt.end(IGNORED)
+
+
+cdef inline long long health_now_us() noexcept:
+    """The clock of `health`."""
+    return <long long>(monotonic_ns() // 1000)
 
 
 cdef bint is_sooner(long long wait_us, long long than_us):
@@ -336,33 +619,43 @@ cdef class Books:
         self._limiter, self._append, self._failpoint = limiter, append, failpoint
         self._next_id = randbits(ID_BITS)
 
-    def sent(self, Call call not None, Way way not None, Ask ask not None):
+    def sent(self, Call call not None, Attempt attempt not None, Ask ask not None):
         """An attempt goes out: from here on it may be billed, also if nobody lives to see its end."""
+        cdef Way way = attempt.way
         self._next_id += 1
-        call.attempt_id = self._next_id
-        ask.pending = way
+        attempt.id = self._next_id
         names = way._names + call.request_id.encode()
-        if ask.tags or call.user:
+        is_beside = attempt.hold is not None
+        if ask.tags or call.user or is_beside:
             names += b"\0" + ",".join(ask.tags).encode() + b"\0" + (call.user or "").encode("utf-8", "replace")
-        (<Hold?>call.hold).sent(
-            names, call.attempt_id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd,
+            if is_beside:
+                names += b"\0beside"
+        (<Hold?>(attempt.hold if is_beside else call.hold)).sent(
+            names, attempt.id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd,
         )
         if self._failpoint is not None:
             self._failpoint("sent")
 
-    def passed_over(self, Call call not None, Ask ask not None, usage):
-        """The attempt failed and another follows: it is on record, and not the client's to pay."""
-        cdef Way way = ask.pending
-        if way is None:
+    def passed_over(self, Call call not None, Attempt attempt not None, Ask ask not None, usage):
+        """The attempt failed or lost: it is on record, and not the client's to pay."""
+        cdef Way way = attempt.way
+        if attempt.id == 0 or attempt._is_recorded:
             return
-        ask.pending = None
         cost = way.cost_usd_micro(usage[0], usage[2], usage[1]) if usage is not None else -1
-        self._record(call, way, ask, usage, cost, False)
+        self._record(call, attempt, ask, usage, cost, False)
+
+    def give_up(self, Attempt attempt not None, long long billed_tokens):
+        """Closes the hold that an attempt beside another had."""
+        if attempt.hold is not None and (<Hold>attempt.hold).record != NULL:
+            self._limiter.settle(attempt.hold, billed_tokens, 0, self._limiter.now_us(), attempt.id != 0)
 
     def settle(self, Call call not None, Ask ask, Skim facts, usage):
         """What the request cost, once. `usage`: (input, output, cached tokens, is it estimated), or None: no tokens."""
-        cdef Way way = ask.pending if ask is not None else None
+        cdef Attempt attempt = ask.attempt if ask is not None else None
+        cdef Way way = None
         cdef long long tokens, usd_micro
+        if attempt is not None and attempt.id != 0 and not attempt._is_recorded:
+            way = attempt.way
         if usage is not None:
             call.input_tokens, call.output_tokens, call.cached_tokens, is_estimated = usage
             call.usage_source = "estimated" if is_estimated else "reported"
@@ -378,14 +671,15 @@ cdef class Books:
         hold = <Hold?>call.hold
         hold.known(tokens, usd_micro)
         if way is not None:
-            ask.pending = None
-            self._record(call, way, ask, usage, call.cost_usd_micro, True)
+            self._record(call, attempt, ask, usage, call.cost_usd_micro, True)
             if self._failpoint is not None:
                 self._failpoint("recorded")
         if isinstance(self._limiter, Limiter):
             (<Limiter>self._limiter).close_hold(hold, tokens, usd_micro, (<Limiter>self._limiter).now(), 1)
         else:
             self._limiter.settle(hold, tokens, usd_micro, self._limiter.now_us())
+        if attempt is not None and attempt.hold is not None:
+            self.give_up(attempt, tokens)
         if self._failpoint is not None:
             self._failpoint("after-settle")
         if way is not None and facts is not None and usage is not None and not is_estimated:
@@ -393,14 +687,16 @@ cdef class Books:
             is_cut = facts.max_tokens >= 0 or facts.max_output_tokens >= 0
             way.estimate.learn(facts.prompt_bytes, call.input_tokens, 0 if is_cut else call.output_tokens)
 
-    cdef int _record(self, Call call, Way way, Ask ask, usage, long long cost, bint is_charged) except -1:
+    cdef int _record(self, Call call, Attempt attempt, Ask ask, usage, long long cost, bint is_charged) except -1:
         cdef long long input_tokens = 0, output_tokens = 0, cached_tokens = 0
+        cdef Way way = attempt.way
         source = None
+        attempt._is_recorded = True
         if usage is not None:
             input_tokens, output_tokens, cached_tokens, is_estimated = usage
             source = "estimated" if is_estimated else "reported"
         self._append(compose_record(
-            call, id_text(call.attempt_id), call.outcome, is_charged, False, ask.tags, way.label,
+            call, way.upstream.name, way.model, id_text(attempt.id), attempt.outcome, is_charged, False, ask.tags, way.label,
             call.status if is_charged else 0, input_tokens, output_tokens, cached_tokens, source, cost, -1.0,
         ))
         return 0

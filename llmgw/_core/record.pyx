@@ -53,14 +53,14 @@ def call_to_record(
 ):
     """`at_s`: unix time at which limits count the attempt; by default when its request was admitted."""
     return compose_record(
-        call, attempt_id, outcome, charged, recovered, tags, model_label, status, input_tokens, output_tokens,
-        cached_tokens, usage_source, cost_usd_micro, at_s,
+        call, call.provider_used, call.model_used, attempt_id, outcome, charged, recovered, tags, model_label, status,
+        input_tokens, output_tokens, cached_tokens, usage_source, cost_usd_micro, at_s,
     )
 
 
 cdef bytes compose_record(
-    Call call, str attempt_id, str outcome, bint charged, bint recovered, tuple tags, str model_label, int status,
-    long long input_tokens, long long output_tokens, long long cached_tokens, str usage_source,
+    Call call, str provider, str model, str attempt_id, str outcome, bint charged, bint recovered, tuple tags,
+    str model_label, int status, long long input_tokens, long long output_tokens, long long cached_tokens, str usage_source,
     long long cost_usd_micro, double at_s,
 ):
     cdef char scratch[SCRATCH_BYTES]
@@ -69,12 +69,14 @@ cdef bytes compose_record(
     attempt.charged, attempt.recovered, attempt.status = charged, recovered, status
     attempt.input_tokens, attempt.output_tokens = input_tokens, output_tokens
     attempt.cached_tokens, attempt.cost_usd_micro = cached_tokens, cost_usd_micro
-    cdef char* end = write_record(scratch, call, &attempt, attempt_id, outcome, tags, model_label, usage_source)
+    cdef char* end = write_record(
+        scratch, call, provider, model, &attempt, attempt_id, outcome, tags, model_label, usage_source,
+    )
     return PyBytes_FromStringAndSize(scratch, end - scratch)
 
 
 cdef char* write_record(
-    char* at, Call call, Attempt* attempt, str attempt_id, str outcome, tuple tags, str model_label,
+    char* at, Call call, str provider, str model, Attempt* attempt, str attempt_id, str outcome, tuple tags, str model_label,
     str usage_source,
 ) except NULL:
     at = put_stamp(put(at, b'{"ts":"'), attempt.at_s, &stamp)
@@ -86,8 +88,8 @@ cdef char* write_record(
     at = put_tags(put(at, b',"tags":['), tags)
     at = put_text(put(at, b'],"model_requested":'), call.model_requested, TEXT_MAX_BYTES)
     at = put_text(put(at, b',"model":'), model_label, TEXT_MAX_BYTES)
-    at = put_text(put(at, b',"model_used":'), call.model_used, TEXT_MAX_BYTES)
-    at = put_text(put(at, b',"provider_used":'), call.provider_used, TEXT_MAX_BYTES)
+    at = put_text(put(at, b',"model_used":'), model, TEXT_MAX_BYTES)
+    at = put_text(put(at, b',"provider_used":'), provider, TEXT_MAX_BYTES)
     at = put_text(put(at, b',"endpoint":'), call.endpoint, TEXT_MAX_BYTES)
     at = put_text(put(at, b',"outcome":'), outcome, TEXT_MAX_BYTES)
     at = put_integer(put(at, b',"status":'), attempt.status)

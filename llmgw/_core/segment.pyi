@@ -9,6 +9,9 @@ ESTIMATES_BYTES: int
 LIMITS_BYTES: int
 ROWS_BYTES: int
 HOLDS_BYTES: int
+TARGETS_BYTES: int
+TIERS_BYTES: int
+RECENT_BYTES: int
 
 def wanted(workers: int) -> list[Region]: ...
 

@@ -11,13 +11,17 @@ regions (`statefile` keeps the table of them), of which there are now
     limits       1 unit                the lock, the clock and the undo record of the limiter
     rows         1 unit                what each subject has used (`window.pxd`)
     holds        1 unit a worker slot  what its open requests have reserved
+    targets      1 unit                the lock and the rows of targets and of providers' traffic (`health`)
+    tiers        1 unit                the credits of weighted choices (`select`)
+    recent       1 unit a worker slot  what became of its latest requests
 
 A further region is one more line in `wanted`; a file without it is taken over and gets it empty.
 
-No locks, but for the limiter's own. Elsewhere, estimates apart, each field has one writer (a slot's worker,
-or the supervisor while the slot is empty), is aligned to 8 bytes and written by one plain store, which x86-64 and AArch64
-never tear. A reader may see two fields of different moments, never half a field. A unit starts on a cache line
-of its own, so workers do not slow each other down.
+No locks, but for the limiter's own and that of `targets`, which `tiers` is under too. Elsewhere, estimates
+apart, each field has one writer (a slot's worker, or the supervisor while the slot is empty), is aligned to
+8 bytes and written by one plain store, which x86-64 and AArch64 never tear. A reader may see two fields of
+different moments, never half a field. A unit starts on a cache line of its own, so workers do not slow each
+other down.
 """
 
 import os
@@ -46,6 +50,9 @@ ESTIMATES_BYTES = 1408 << 10                    # of some 1,000 models
 LIMITS_BYTES = 1 << 14                          # the limiter's lock, clock and undo record
 ROWS_BYTES = 16_384 * 1_232                     # a row for each limit of each subject
 HOLDS_BYTES = 16_384 * 1_024                    # address space of what a slot's requests have reserved
+TARGETS_BYTES = 3 << 20                         # of 1,024 targets and 256 providers
+TIERS_BYTES = 1_024 * 576
+RECENT_BYTES = 1 << 20
 
 cdef uint64_t BEAT_NS = 50_000_000
 
@@ -60,6 +67,9 @@ def wanted(int workers):
         Region("limits", 1, 1, LIMITS_BYTES, LIMITS_BYTES),
         Region("rows", 1, 1, ROWS_BYTES, ROWS_BYTES),
         Region("holds", 1, workers, HOLDS_BYTES),
+        Region("targets", 1, 1, TARGETS_BYTES, TARGETS_BYTES),
+        Region("tiers", 1, 1, TIERS_BYTES, TIERS_BYTES),
+        Region("recent", 1, workers, RECENT_BYTES, RECENT_BYTES),
         Region("series", 1, workers, SERIES_BYTES, SERIES_RESERVED_BYTES),
     ]
 

@@ -18,6 +18,8 @@ cdef class Call:
     cdef public object max_wait            # bytes | None: x-llmgw-max-wait, and so on
     cdef public object priority            # bytes | None
     cdef public object tags                # bytes | None
+    cdef public object timeout             # bytes | None: x-llmgw-timeout
+    cdef public object head                # bytes | None: the header lines, where a strategy looks at one
     cdef public bytes body                 # whole, or b"" where `upload` streams it
     cdef public object upload              # a body that is passed on unread, or None
     cdef public bint is_upload_begun       # a piece of it was taken: it cannot be sent again
@@ -43,12 +45,10 @@ cdef class Call:
     cdef public double ttft_ms             # -1: no byte of an answer came
     cdef public double upstream_ms         # -1: nobody was asked
     cdef public int attempts
-    cdef public bint may_be_billed         # a request went out, and no refusal came back
     cdef public bint fallback_used
     cdef public str cache
     cdef public object error_code          # str | None
     cdef public bint client_gone
-    cdef public str outcome                # of the last attempt, as metrics and ledger call it
-    cdef public unsigned long long attempt_id
     cdef public object hold                # llmgw._core.limiter.Hold | None: what is reserved for it
     cdef public bytes limit_lines          # the `x-ratelimit-…` lines of its answer
+    cdef public str trail                  # `x-llmgw-route`, where it was more than one target that answered

@@ -25,6 +25,8 @@ class Call:
     max_wait: bytes | None
     priority: bytes | None
     tags: bytes | None
+    timeout: bytes | None
+    head: bytes | None
     body: bytes
     upload: Upload | None
     is_upload_begun: bool
@@ -48,12 +50,10 @@ class Call:
     ttft_ms: float
     upstream_ms: float
     attempts: int
-    may_be_billed: bool
     fallback_used: bool
     cache: str
     error_code: str | None
     client_gone: bool
-    outcome: str
-    attempt_id: int
     hold: Hold
     limit_lines: bytes
+    trail: str

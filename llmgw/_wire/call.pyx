@@ -12,8 +12,7 @@ cdef class Call:
         self.content_type = self.accept = self.body = self.limit_lines = b""
         self.tenant_id = self.key_name = ""
         self.model_requested = self.model_used = self.provider_used = ""
-        self.request_id = ""
+        self.request_id = self.trail = ""
         self.cache = "bypass"
-        self.outcome = "cancelled"
         self.ttft_ms = self.upstream_ms = -1.0
         self.cost_usd_micro = -1

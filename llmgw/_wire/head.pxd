@@ -20,6 +20,7 @@ cdef struct Head:
     Span max_wait                # x-llmgw-max-wait, and so on
     Span priority
     Span tags
+    Span timeout
 
 
 cdef enum Verdict:

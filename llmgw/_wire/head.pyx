@@ -117,6 +117,8 @@ cdef bint take_header(
     elif name_length == 15:
         if is_named(name, name_length, "idempotency-key", 15):
             return take(&head.idempotency_key, at, length)
+        if is_named(name, name_length, "x-llmgw-timeout", 15):
+            return take(&head.timeout, at, length)
     elif name_length == 16:
         if is_named(name, name_length, "content-encoding", 16):
             return False
@@ -223,4 +225,5 @@ def read_plain_head(data: bytes) -> dict[str, object] | None | bool:
         "max_wait": span_to_bytes(data, head.max_wait),
         "priority": span_to_bytes(data, head.priority),
         "tags": span_to_bytes(data, head.tags),
+        "timeout": span_to_bytes(data, head.timeout),
     }

@@ -1,5 +1,6 @@
 from llmgw._wire.call cimport Call
 from llmgw._wire.deadline cimport Wheel
+from llmgw._wire.gate cimport Gate
 from llmgw._wire.head cimport Head
 from llmgw._wire.outlet cimport Outlet
 from llmgw._wire.serving cimport Serving
@@ -11,9 +12,12 @@ cdef class Edge:
     cdef object identify         # (Call) -> None: sets principal or fault
     cdef object general          # () -> the protocol of the general lane
     cdef dict routes             # path as bytes -> (Route, path as text)
+    cdef object overloaded       # (number of a reason) -> the error of a request that the gate turns away
     cdef readonly Wheel wheel
+    cdef readonly Gate gate
     cdef readonly set lanes      # open connections of the fast lane
     cdef public bint is_draining
+    cdef public bint keeps_head  # a call gets its head's bytes: a strategy looks at a header
     cdef long long max_body_bytes
     cdef Py_ssize_t max_head_bytes
     cdef double header_s
@@ -51,6 +55,7 @@ cdef class FastLane(Outlet):
     cdef bint is_chunked
     cdef bint is_closing         # after this answer
     cdef bint is_unread          # the request's body was not read to its end
+    cdef bint is_taken_on        # the gate counts its request
     cdef bint is_advancing
     cdef bint is_paused
 
@@ -59,6 +64,9 @@ cdef class FastLane(Outlet):
     cdef int read_request_body(self) except -1
     cdef Call fill_call(self, bytes data, Head* head, tuple route)
     cdef int expect_body(self, bytes data, Head* head) except -1
+    cdef int take_on(self, long long body_bytes) except -1
+    cdef void drop_body(self) noexcept
+    cdef void let_go(self) noexcept
     cdef int start_serving(self) except -1
     cdef int start_serving_body(self) except -1
     cdef int refuse(self, object fault) except -1

@@ -6,14 +6,18 @@ from typing_extensions import disjoint_base
 
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
+from llmgw._wire.gate import Gate
 from llmgw._wire.outlet import Outlet
 from llmgw.config import Server
 
 @disjoint_base
 class Edge:
     is_draining: bool
+    keeps_head: bool
     @property
     def wheel(self) -> Wheel: ...
+    @property
+    def gate(self) -> Gate: ...
     @property
     def lanes(self) -> set[FastLane]: ...
     def __init__(
@@ -24,6 +28,8 @@ class Edge:
         general: Callable[[], Protocol],
         routes: Mapping[str, object],
         wheel: Wheel,
+        gate: Gate | None = None,
+        overloaded: Callable[[int], Exception] | None = None,
     ) -> None: ...
     def __call__(self, *args: object, **kwargs: object) -> FastLane: ...
     def next_id(self) -> str: ...

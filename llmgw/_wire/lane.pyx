@@ -24,6 +24,7 @@ from http import HTTPStatus
 from llmgw import errors
 from llmgw._wire.call cimport Call
 from llmgw._wire.deadline cimport Wheel, monotonic_s
+from llmgw._wire.gate cimport Gate
 from llmgw._wire.head cimport INCOMPLETE, NOT_PLAIN, Head, Span, Verdict, read_head
 from llmgw._wire.serving cimport Serving
 
@@ -69,16 +70,19 @@ cdef class Edge:
     """What all connections of a listener share.
 
     serve: coroutine function (Call, Outlet); fail: (Call, exception, Outlet), tells the client; identify: (Call), sets `principal` or `fault`;
-    general: makes the protocol that takes over what is not plain; routes: {path: Route}.
+    general: makes the protocol that takes over what is not plain; routes: {path: Route}; overloaded: (reason), makes
+    the error of what the gate turns away.
     """
 
-    def __init__(self, serve, fail, identify, general, routes, wheel):
+    def __init__(self, serve, fail, identify, general, routes, wheel, gate=None, overloaded=None):
         self.serve = serve
         self.fail = fail
         self.identify = identify
         self.general = general
         self.routes = {path.encode(): (route, path) for path, route in routes.items()}
         self.wheel = wheel
+        self.gate = gate if gate is not None else Gate()
+        self.overloaded = overloaded
         self.lanes = set()
         self.scratch = bytearray(SCRATCH_BYTES)
         self.id_prefix = "req_" + os.urandom(8).hex()
@@ -139,6 +143,7 @@ cdef class FastLane(Outlet):
             self.data_received((<const unsigned char*>PyByteArray_AS_STRING(self.edge.scratch))[:size])
         elif self.state == READING_BODY:
             self.body_missing_bytes -= size
+            self.edge.gate.unread_bytes -= size
             if self.body_missing_bytes == 0:
                 self.start_serving_body()
 
@@ -166,11 +171,13 @@ cdef class FastLane(Outlet):
         self.is_gone = True
         self.state = CLOSED
         self.pending = None
-        self.body = None
+        self.drop_body()
         self.edge.wheel.forget(self)
         self.edge.lanes.discard(self)
         if self.serving is not None:
             self.serving.cancel()
+        else:
+            self.let_go()
         self.transport = None
 
     def pause_writing(self) -> None:
@@ -235,6 +242,7 @@ cdef class FastLane(Outlet):
             limit = self.edge.max_body_bytes
             return self.refuse(errors.BodyTooLarge(f"The request's body is larger than {limit} bytes."))
         if size - head.size >= head.content_length:
+            self.take_on(head.content_length)
             self.call.body = data[head.size:head.size + head.content_length]
             self.pending = None if size == head.size + head.content_length else data[head.size + head.content_length:]
             return self.start_serving()
@@ -261,11 +269,16 @@ cdef class FastLane(Outlet):
         call.max_wait = cut_out(data, head.max_wait)
         call.priority = cut_out(data, head.priority)
         call.tags = cut_out(data, head.tags)
+        call.timeout = cut_out(data, head.timeout)
+        if self.edge.keeps_head:
+            call.head = data[:head.size]
         return call
 
     cdef int expect_body(self, bytes data, Head* head) except -1:
         """Whoever is not known to us need not send the rest."""
         self.edge.identify(self.call)
+        if self.call.fault is None:
+            self.take_on(head.content_length)
         if self.call.fault is not None:
             return self.refuse(self.call.fault)
         cdef Py_ssize_t here = PyBytes_GET_SIZE(data) - head.size
@@ -273,9 +286,30 @@ cdef class FastLane(Outlet):
         self.body = PyBytes_FromStringAndSize(NULL, head.content_length)
         memcpy(PyBytes_AS_STRING(self.body), PyBytes_AS_STRING(data) + head.size, here)
         self.body_missing_bytes = head.content_length - here
+        self.edge.gate.unread_bytes += self.body_missing_bytes
         self.pending = None
         self.edge.wheel.watch(self, monotonic_s() + self.edge.body_s)
         return 0
+
+    cdef int take_on(self, long long body_bytes) except -1:
+        """Before the body is read. One too many gets its fault; whoever is not known to us gets that one."""
+        cdef int reason = self.edge.gate.enter(body_bytes)
+        self.is_taken_on = reason == 0
+        if reason:
+            self.edge.identify(self.call)
+            if self.call.fault is None:
+                self.call.fault = self.edge.overloaded(reason)
+        return 0
+
+    cdef void let_go(self) noexcept:
+        if self.is_taken_on:
+            self.is_taken_on = False
+            self.edge.gate.leave()
+
+    cdef void drop_body(self) noexcept:
+        self.edge.gate.unread_bytes -= self.body_missing_bytes
+        self.body_missing_bytes = 0
+        self.body = None
 
     cdef int read_request_body(self) except -1:
         """For a transport that does not read into our buffer."""
@@ -285,6 +319,7 @@ cdef class FastLane(Outlet):
         memcpy(end - self.body_missing_bytes, PyBytes_AS_STRING(data), size)
         self.pending = None if size == PyBytes_GET_SIZE(data) else data[size:]
         self.body_missing_bytes -= size
+        self.edge.gate.unread_bytes -= size
         return 0 if self.body_missing_bytes else self.start_serving_body()
 
     cdef int start_serving_body(self) except -1:
@@ -310,7 +345,7 @@ cdef class FastLane(Outlet):
         self.is_closing = True
         self.is_unread = True
         self.pending = None
-        self.body = None
+        self.drop_body()
         return self.start_serving()
 
     cdef int start_serving(self) except -1:
@@ -329,6 +364,7 @@ cdef class FastLane(Outlet):
         self.serving = None
         self.feeder = None
         self.call = None
+        self.let_go()
         if self.state != SERVING:
             return
         if failure is not None:

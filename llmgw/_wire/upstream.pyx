@@ -294,6 +294,12 @@ cdef class Connection(Feeder):
         self.held_size = 0
         return held
 
+    def peek_held(self) -> bytes:
+        """The same, which stays."""
+        if len(self.held) > 1:
+            self.held = [b"".join(self.held)]
+        return self.held[0] if self.held else b""
+
     # -- answering
 
     cdef int on_pieces(self) except -1:

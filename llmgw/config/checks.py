@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 
 from llmgw.config import fields
 from llmgw.config.problems import Path, Problems, nearest_first
+from llmgw.config.redis_url import parse_redis_url
 from llmgw.config.tree import Admin, Server, digest_of
 
 OPENAI_HOST = "api.openai.com"
 # Without a base_url the mock answers in process: nothing is connected to, so these would do nothing.
-ONLY_WITH_URL = ("api_keys", "proxy", "tls", "connection_age")
+ONLY_WITH_URL = ("api_keys", "proxy", "tls", "connection_age", "health_check")
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
 
@@ -31,6 +32,7 @@ def check_all(data: dict[str, Any], problems: Problems, base: FilePath) -> None:
     _check_references(data, problems)
     _check_keys(data, problems)
     _check_admin(data, problems)
+    _check_redis(data, problems, base)
     _check_empty((), data, problems)
 
 
@@ -117,17 +119,35 @@ def _is_ca_file(path: FilePath) -> bool:
     return True
 
 
+def _check_redis(data: dict[str, Any], problems: Problems, base: FilePath) -> None:
+    try:
+        address = parse_redis_url(mapping(data, "redis")["url"])
+    except (KeyError, TypeError, ValueError):  # the field complains
+        return
+    if address.ssl_ca_certs and not _is_ca_file(base / address.ssl_ca_certs):
+        problems.add(("redis", "url"), "in ssl_ca_certs a readable PEM file with at least one certificate")
+
+
 def _check_references(data: dict[str, Any], problems: Problems) -> None:
     known = mapping(data, "providers")
     if not known:
         return
     for name, model in entries(data, "models"):
-        for index, target in enumerate(list_in(model, "targets")):
-            if isinstance(target, dict):
-                path: Path = ("models", name, "targets", index, "provider")
-                _check_reference(path, target.get("provider"), known, problems)
+        for path, target in _targets_of(("models", name), model):
+            _check_reference((*path, "provider"), target.get("provider"), known, problems)
     for glob, provider in mapping(data, "routes").items():
         _check_reference(("routes", glob), provider, known, problems)
+
+
+def _targets_of(path: Path, model: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Whoever may be asked in the model's name, each with its path."""
+    for index, target in enumerate(list_in(model, "targets")):
+        if isinstance(target, dict):
+            yield (*path, "targets", index), target
+    for side in ("canary", "mirror"):
+        target = mapping(mapping(model, side), "target")
+        if target:
+            yield (*path, side, "target"), target
 
 
 def _check_reference(path: Path, name: Any, known: dict[str, Any], problems: Problems) -> None:

@@ -51,6 +51,8 @@ def _explain_one(detail: ErrorDetails, problems: Problems) -> None:
 def _expected(detail: ErrorDetails) -> str:
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
+    if detail["type"] == "too_long":
+        return f"at most {detail['ctx']['max_length']} entries"
     return EXPECTED.get(detail["type"], detail["msg"])
 
 

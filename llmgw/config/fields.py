@@ -20,7 +20,7 @@ from llmgw.config.redis_url import EXPECTED as REDIS_EXPECTED
 from llmgw.config.redis_url import parse_redis_url
 
 DIALECTS = ("openai", "azure", "mock")
-STRATEGIES = ("weighted", "ordered")
+STRATEGIES = ("weighted", "round_robin", "ordered", "least_busy", "latency", "cost", "hash", "score")
 LEVELS = ("debug", "info", "warning", "error")
 ESTIMATES = ("learned", "exact")
 PRIORITY_CLASSES = ("interactive", "batch")

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from llmgw.config import units
 from llmgw.config.checks import entries, list_in, mapping
 from llmgw.config.globs import GlobSet, is_glob
 from llmgw.config.limits import LIMIT_WORDS, REQUEST_WORDS, TOKEN_WORDS, Budget, Limits, Queue, Users
-from llmgw.config.node import Node
+from llmgw.config.node import maybe_node
 from llmgw.config.prices import price_of
 from llmgw.config.problems import Path, Problems
 from llmgw.config.tree import Config, Tenant
@@ -26,8 +24,6 @@ TAGS_MAX = 4  # tags that one request may name
 LIMITS_MAX = 7500  # of the 8,192 rows that the segment has for what the configuration names
 USER_ROWS = 8192  # and for users
 REFUSES_ALL = "0 refuses every request"
-
-AnyNode = TypeVar("AnyNode", bound=Node)
 
 
 def check_limits(data: dict[str, Any], problems: Problems) -> None:
@@ -89,21 +85,13 @@ def _holders(data: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield ("tenants", name, "keys", index), key
 
 
-def _maybe(model: type[AnyNode], words: Any) -> AnyNode | None:
-    """None for what its own fields complain about."""
-    try:
-        return model.model_validate(words, by_alias=True, by_name=False)
-    except ValidationError:
-        return None
-
-
 def _check_block(path: Path, words: dict[str, Any], problems: Problems) -> None:
     if list(words) == ["mode"]:
         problems.add(path, "at least one limit beside it", found="mode alone")
     for word in LIMIT_WORDS:
         if words.get("mode") == "shadow" and mapping(words, word).get("mode") == "enforce":
             problems.add((*path, word, "mode"), "shadow, or no such key: the whole block is mode: shadow")
-    limits = _maybe(Limits, words)
+    limits = maybe_node(Limits, words)
     if limits is not None:
         in_force = {word: amount.limit for word, amount in limits.items() if not amount.is_shadow}
         _note_limits(path, in_force, problems)
@@ -121,7 +109,7 @@ def _note_limits(path: Path, in_force: dict[str, int], problems: Problems) -> No
 
 
 def _check_budgets(path: Path, listed: list[Any], problems: Problems) -> None:
-    budgets = {(*path, index): _maybe(Budget, words) for index, words in enumerate(listed)}
+    budgets = {(*path, index): maybe_node(Budget, words) for index, words in enumerate(listed)}
     sound = {here: budget for here, budget in budgets.items() if budget is not None}
     first_of: dict[tuple[object, str], Path] = {}
     for here, budget in sound.items():
@@ -153,7 +141,7 @@ def _contains(longer: Budget, shorter: Budget) -> bool:
 
 
 def _check_waits(data: dict[str, Any], problems: Problems) -> None:
-    queue = _maybe(Queue, mapping(data, "queue"))
+    queue = maybe_node(Queue, mapping(data, "queue"))
     if queue is None:
         return
     for name, tenant in entries(data, "tenants"):

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from llmgw.config.checks import check_all, collide
 from llmgw.config.explain import explain
 from llmgw.config.limit_checks import check_limits, note_unpriced
-from llmgw.config.limits import Ledger
+from llmgw.config.limits import Ledger, Redis
 from llmgw.config.problems import Path as Location
 from llmgw.config.problems import Place, Problems, quoted
 from llmgw.config.proxies import environment_proxy
 from llmgw.config.reader import read
+from llmgw.config.redis_url import move_ca_file
+from llmgw.config.routing_checks import check_routing, note_equal_prices
 from llmgw.config.tree import Config, Log, Provider, Server, Tls
 from llmgw.errors import ConfigError
 
@@ -71,9 +73,11 @@ def _judge(text: str, source: str, environ: Mapping[str, str]) -> tuple[Config |
     config = _validate(data, problems)
     check_all(data, problems, base)
     check_limits(data, problems)
+    check_routing(data, problems)
     if config is None:
         return None, problems
     note_unpriced(config, problems)
+    note_equal_prices(config, problems)
     return _complete(config, base, environ, problems), problems
 
 
@@ -121,6 +125,7 @@ def _complete(config: Config, base: Path, environ: Mapping[str, str], problems: 
         "providers": providers,
         "routes": routes,
         "server": server,
+        "redis": config.redis and _complete_redis(config.redis, base, environ),
         "ledger": _complete_ledger(config.ledger, server, base, environ),
         "log": _complete_log(config.log, base, environ),
     }
@@ -130,6 +135,11 @@ def _complete(config: Config, base: Path, environ: Mapping[str, str], problems: 
 def _complete_server(server: Server, base: Path, environ: Mapping[str, str]) -> Server:
     state_dir = server.state_dir or str(_state_home(environ) / "llmgw")
     return server.model_copy(update={"state_dir": _absolute(state_dir, base, environ)})
+
+
+def _complete_redis(redis: Redis, base: Path, environ: Mapping[str, str]) -> Redis:
+    url = move_ca_file(redis.url, lambda path: _absolute(path, base, environ))
+    return redis.model_copy(update={"url": url})
 
 
 def _complete_ledger(ledger: Ledger, server: Server, base: Path, environ: Mapping[str, str]) -> Ledger:

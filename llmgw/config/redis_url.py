@@ -13,9 +13,10 @@ written %40 %3A %2F %3F %23, in an option & and # are %26 %23.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 Kind = Literal["single", "unix", "sentinel", "cluster"]
 
@@ -90,6 +91,17 @@ def parse_redis_url(url: str) -> RedisAddress:
         is_tls=bool(match["tls"]),
         **options,
     )
+
+
+def move_ca_file(url: str, move: Callable[[str], str]) -> str:
+    """The same URL, its `ssl_ca_certs` as `move` has it."""
+    before, mark, options = url.partition("?")
+    parts = [part.partition("=") for part in options.split("&")]
+    moved = [
+        f"{name}={quote(move(unquote(value)))}" if name == "ssl_ca_certs" else name + equals + value
+        for name, equals, value in parts
+    ]
+    return before + mark + "&".join(moved)
 
 
 def _options(text: str | None, kind: Kind, *, is_tls: bool) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The configuration as the program reads it: one frozen tree, made by the loader alone.
 
     Config
-    ├── server      Server     listeners, processes, sizes, ServerTimeouts, Admin
-    ├── providers   {name: Provider}    Timeouts, Tls, Limits
-    ├── models      {name or glob: Model}    Targets, Price, Limits
+    ├── server      Server     listeners, processes, sizes, ServerTimeouts, Admin, Overload
+    ├── providers   {name: Provider}    Timeouts, Tls, Limits, Breaker, RetryBudget, HealthCheck
+    ├── models      {name or glob: Model}    Targets, Score, Fallbacks, Retry, Hedge, Price, Limits
     ├── tenants     {name: Tenant}    Keys, Limits, Budgets, Users, Tags
     ├── routes      {glob: provider name}
     ├── queue       Queue
@@ -15,7 +15,7 @@
 Times are seconds (float), sizes bytes (int), prices pico-USD (int), budgets micro-USD (int). The
 tree can be pickled: the supervisor hands it to the workers. It holds no gateway key in clear, and
 its repr holds no credential at all. An alias is the word of the file where the program's word
-differs. What bounds and accounts is in `limits`.
+differs. What bounds and accounts is in `limits`, what chooses and what meets failure in `routing`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,25 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from llmgw.config import fields as f
+from llmgw.config import routing_fields as r
 from llmgw.config.limits import Alerts, Budget, Ledger, Limits, Queue, Redis, Tag, Users
 from llmgw.config.node import Node, name_entries
+from llmgw.config.routing import (
+    Breaker,
+    BreakerOrOff,
+    Canary,
+    Degraded,
+    Fallbacks,
+    FallbacksOrList,
+    HealthCheck,
+    Hedge,
+    Mirror,
+    Overload,
+    Retry,
+    RetryBudget,
+    Score,
+    Target,
+)
 
 
 def digest_of(clear: str) -> str:
@@ -106,6 +123,7 @@ class Server(Node):
     drain: f.DurationOrZero = Field(default=30.0, description="how long open requests may finish at a stop")
     state_dir: f.FilePath = Field(default="", description="private directory of the shared segment")
     timeouts: ServerTimeouts = Field(default=ServerTimeouts(), description="against slow clients")
+    overload: Overload = Field(default=Overload(), description="what a worker takes on before it refuses")
 
 
 class Timeouts(Node):
@@ -146,15 +164,14 @@ class Provider(Node):
     connection_age: f.Duration = Field(
         default=55.0, description="keep-alive of an idle connection; below the provider's"
     )
-
-
-class Target(Node):
-    provider: f.Label = Field(description="a name from providers")
-    model: f.ModelName | None = Field(
-        default=None, description="the provider's name for it; default: as asked"
+    breaker: BreakerOrOff = Field(
+        default=Breaker(), description="when a target of it is left alone; off: never"
     )
-    weight: f.Weight = Field(default=1, description="share among the targets of one priority")
-    priority: f.Priority = Field(default=1, description="1 is tried first")
+    retry_budget: RetryBudget = Field(default=RetryBudget(), description="what retries may add to its load")
+    pacing: f.Boolean = Field(default=True, description="keep to the pace that its answers name")
+    health_check: HealthCheck | None = Field(
+        default=None, description="asks whether it is well, beside the requests; default: none"
+    )
 
 
 class Price(Node):
@@ -181,9 +198,32 @@ class Price(Node):
 class Model(Node):
     name: SkipJsonSchema[f.ModelGlob] = Field(alias="")
     strategy: f.Strategy = Field(
-        default="weighted", description="among targets of one priority: weighted, or ordered as listed"
+        default="weighted", description="who of the targets of one priority: by weight, cost, latency, ..."
+    )
+    score: Score | None = Field(
+        default=None, description="what counts for the strategy score, which it implies"
+    )
+    hash_on: r.HashOn = Field(
+        default="conversation",
+        description="what keeps to one target with the strategy hash: conversation, user or header:NAME",
     )
     targets: tuple[Target, ...] = Field(min_length=1, max_length=64, description="who can serve it")
+    canary: Canary | None = Field(
+        default=None, description="a share of its requests goes there; default: none"
+    )
+    mirror: Mirror | None = Field(
+        default=None, description="a share is copied there, its answers dropped; default: none"
+    )
+    retry: Retry = Field(default=Retry(), description="further attempts after one that failed")
+    hedge: Hedge | None = Field(
+        default=None, description="a second target is asked when the first is late; default: none"
+    )
+    fallbacks: FallbacksOrList = Field(
+        default=Fallbacks(), description="other models, when none of the targets can; a list, or one by cause"
+    )
+    degraded: Degraded | None = Field(
+        default=None, description="what is answered when those cannot either; default: an error"
+    )
     price: Price | None = Field(default=None, description="default: the price table that ships")
     limits: Limits = Field(default=Limits(), description="what all tenants together may use of it")
     estimate: f.Estimate = Field(
@@ -196,6 +236,13 @@ class Model(Node):
     max_output: f.Tokens | None = Field(
         default=None, description="tokens that an answer may have; default: the table that ships"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _score_is_a_strategy(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "score" not in data or "strategy" in data:
+            return data
+        return data | {"strategy": "score"}
 
 
 class Tenant(Node):

@@ -15,6 +15,7 @@ DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
 SIZE = re.compile(r"(\d{1,9})(B|KB|MB|GB)", re.ASCII)
 MONEY = re.compile(r"\d{1,9}(?:\.\d{1,6})?", re.ASCII)
 FRACTION = re.compile(r"[01](?:\.\d{1,6})?", re.ASCII)
+NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,6})?", re.ASCII)
 INTEGER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
 
 SECONDS = {
@@ -51,6 +52,19 @@ def positive_duration_s(value: object) -> float:
     if seconds <= 0:
         raise ValueError("a duration longer than 0")
     return seconds
+
+
+def duration_between(low: str, high: str) -> Callable[[object], float]:
+    """Both ends belong to the range; they are given in the words of the file."""
+    low_s, high_s = duration_s(low), duration_s(high)
+
+    def parse(value: object) -> float:
+        seconds = duration_s(value)
+        if not low_s <= seconds <= high_s:
+            raise ValueError(f"a duration from {low} to {high}")
+        return seconds
+
+    return parse
 
 
 def size_bytes(value: object) -> int:
@@ -114,6 +128,19 @@ def fraction(value: object) -> float:
     if not isinstance(value, int | float) or not is_number(value) or not 0 < value <= 1:
         raise ValueError("a fraction above 0, up to 1, such as 0.8")
     return float(value)
+
+
+def number_between(low: int, high: int) -> Callable[[object], float]:
+    """Both ends belong to the range."""
+
+    def parse(value: object) -> float:
+        if isinstance(value, str) and NUMBER.fullmatch(value):
+            value = float(value)
+        if not isinstance(value, int | float) or not is_number(value) or not low <= value <= high:
+            raise ValueError(f"a number from {low} to {high}")
+        return float(value)
+
+    return parse
 
 
 def period(value: object) -> str:

@@ -48,7 +48,7 @@ class Watch(NamedTuple):
 class Alert:
     """A fraction of a budget was reached."""
 
-    id: str  # the same on every machine for a fraction of a calendar period
+    id: str
     at_s: float  # wall clock
     tenant: str
     budget: str
@@ -57,6 +57,8 @@ class Alert:
     limit_usd_micro: int
     is_shadow: bool
     period_us: tuple[int, int] | None  # start and end of a calendar period
+    word: str = ""  # for the fraction, in its period: the same on every machine
+    stays_us: int = 0  # the word: as long as the period, or the window
 
     @property
     def text(self) -> str:
@@ -97,14 +99,12 @@ class Alerts:
         """`memory` is what an earlier one's `memory` returned; what cannot be read counts as nothing told."""
         self._told = _read_memory(memory)
         self.is_changed = False  # since `memory` was last asked for
+        self._rearmed: list[str] = []
 
-    def check(
-        self, readings: Iterable[tuple[Watch, int]], now_s: float, *, is_speaker: bool = True
-    ) -> list[Alert]:
+    def check(self, readings: Iterable[tuple[Watch, int]], now_s: float) -> list[Alert]:
         """The alerts that are due, of budgets and what is used of each in micro-USD.
 
-        `now_s` is the wall clock. Who is no speaker remembers as if it had told, and tells nothing:
-        one process of a machine speaks, and another may take over.
+        `now_s` is the wall clock.
         """
         due: list[Alert] = []
         read: set[bytes] = set()
@@ -113,7 +113,12 @@ class Alerts:
             due.extend(_alert(watch, at, used, now_s) for at in self._newly_reached(watch, used))
         if len(self._told) > KEPT:
             self._told = {key: told for key, told in self._told.items() if key in read}
-        return due if is_speaker else []
+        return due
+
+    def take_rearmed(self) -> list[str]:
+        """Words of fractions that may be told again, since the last call."""
+        rearmed, self._rearmed = self._rearmed, []
+        return rearmed
 
     def memory(self) -> bytes:
         """What was told, for the next process. It changes when an alert is due or may come again."""
@@ -126,6 +131,8 @@ class Alerts:
         told = self._told.get(gauge.key) or _Told()
         still = _still_told(told, gauge, used)
         reached = [at for at in sorted(set(watch.fractions) - still) if used >= _bound(gauge, at)]
+        if gauge.window_us != CALENDAR:
+            self._rearmed += [_word(gauge, at) for at in sorted(told.fractions - still)]
         if reached or still != told.fractions:
             period_start_us = max(gauge.period_start_us, told.period_start_us)
             self._remember(gauge.key, _Told(period_start_us, still.union(reached)))
@@ -151,9 +158,12 @@ def _bound(gauge: Budgeted, fraction: float) -> int:
 def _alert(watch: Watch, fraction: float, used: int, now_s: float) -> Alert:
     gauge = watch.gauge
     is_calendar = gauge.window_us == CALENDAR
-    since_s = gauge.period_start_us // 1_000_000 if is_calendar else int(now_s)
+    word = _word(gauge, fraction)
+    period_us = gauge.period_end_us - gauge.period_start_us
     return Alert(
-        id=f"{gauge.key.hex()}-{fraction:g}-{since_s}",
+        id=word if is_calendar else f"{word}-{int(now_s)}",
+        word=word,
+        stays_us=period_us if is_calendar else gauge.window_us,
         at_s=now_s,
         tenant=watch.tenant,
         budget=watch.budget,
@@ -163,6 +173,11 @@ def _alert(watch: Watch, fraction: float, used: int, now_s: float) -> Alert:
         is_shadow=gauge.is_shadow,
         period_us=(gauge.period_start_us, gauge.period_end_us) if is_calendar else None,
     )
+
+
+def _word(gauge: Budgeted, fraction: float) -> str:
+    name = f"{gauge.key.hex()}-{fraction:g}"
+    return f"{name}-{gauge.period_start_us // 1_000_000}" if gauge.window_us == CALENDAR else name
 
 
 def _stamp(wall_s: float) -> str:

@@ -2,20 +2,29 @@
 
 Pure: times are arguments, in microseconds of the machine's own clock, amounts are whole.
 
-While the memory is away, each machine is held to a cap on its own window, in three phases:
+While the memory is away, each machine is held to a cap on its own window, in four phases:
 
     since the loss      cap
+    `HOLD_US`           what it has on lease, its part of what the fleet is sure to have left then, and
+                        what it had used before as far as that is still in the window
     one window          own use and leases, and its part of what the fleet had left: C0
     one more            the smaller of C0 and the share
     then                the share: limit / live machines
 
 Never do all machines together exceed the limit: their own uses and leases are what the memory had
 counted, so the sum of all C0 is at most the limit; no cap grows while a window may hold what was admitted
-under a C0 above the share; and in the third phase none does any more. This is as true as the knowledge it
-rests on: of what was left, at most one look old (one more step like the largest of late is taken off),
+under a C0 above the share; and in the last phase none does any more. This is as true as the knowledge it
+rests on: of what was left, at most one look old (what the fleet took in a second of late is taken off),
 and of how many machines live. Those learn of a newcomer within `JOIN_US`: before, it has no part of the
-rest. A budget keeps C0 for a grace, and closes then. Slots have no window; a machine counts on no request
-running longer than `SLOT_WINDOW_US`.
+rest.
+
+A machine cannot know whether the memory is gone or only it is cut off, while the others go on leasing. So
+at first it does not use again what leaves its window, which the others may lease, and of what was left it
+takes its part only where that lasts through `HOLD_US` (of a budget: through its grace) if others go on as
+fast as of late. Whoever is back by then, and a budget ever, was within what the memory had counted.
+
+A budget keeps the first cap for a grace, and closes then. Slots have no window; a machine counts on no
+request running longer than `SLOT_WINDOW_US`.
 """
 
 from __future__ import annotations
@@ -24,12 +33,15 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llmgw.limits.fleet import BUCKETS, USD, Row
+from llmgw._core.limiter import USD
+from llmgw.limits.fleet import BUCKETS, Row
 
 TICK_US = 25_000  # how often the runner looks at what is left
 TRUST_US = 2_000_000  # so long after a loss a limit that was never looked at may still get to be known
 JOIN_US = 2_000_000  # two beats: so long after a machine came, or came back, the others may not count it
+HOLD_US = 2_000_000  # as long as it takes at most to be back after a short loss: a probe in vain, and another
 SLOT_WINDOW_US = 300_000_000  # the default of `timeouts.total`
+RATE_US = 1_000_000
 PAUSE_US = 100_000  # for which one who asks for too much keeps all others from asking
 NEARLY_FULL = 64  # less than this part of the limit left is none
 
@@ -92,15 +104,39 @@ def denied_us(row: Row, used: int, wait_us: int) -> int:
 
 @dataclass(slots=True)
 class Known:
-    """What the fleet was last seen to use. `step`: the largest of the last rises between two looks."""
+    """What the fleet was last seen to use.
+
+    `step` and `per_s`: the largest of the last rises between two looks, and within a second.
+    """
 
     used: int
     at_us: int
     step: int = 0
+    per_s: int = 0
+    _before: int | None = None  # a second ago
+    _before_us: int = 0
 
     def look(self, used: int, at_us: int) -> None:
-        self.step = max(used - self.used, self.step - self.step // 4 - 1, 0)
+        self.step = max(used - self.used, fading(self.step), 0)
+        if self._before is None:
+            self._before, self._before_us = self.used, self.at_us
+        risen = used - self._before
+        if at_us - self._before_us >= RATE_US:
+            self.per_s = max(risen, fading(self.per_s), 0)
+            self._before, self._before_us = used, at_us
+        self.per_s = max(self.per_s, risen)
         self.used, self.at_us = used, at_us
+
+    def rest(self, limit: int) -> int:
+        return max(limit - self.used - max(self.step, self.per_s), 0)
+
+    def rest_then(self, limit: int, ahead_us: int) -> int:
+        """What will be left if others go on as of late; the look itself is up to a second old."""
+        return max(limit - self.used - self.per_s * (RATE_US + ahead_us) // RATE_US, 0)
+
+
+def fading(rise: int) -> int:
+    return rise - rise // 4 - 1
 
 
 class Own(NamedTuple):
@@ -108,12 +144,25 @@ class Own(NamedTuple):
 
     used: int
     leased: int
+    sure: int = 0  # its part of what the fleet is sure to have left while it may be cut off alone
+    part: int = 0  # its part of what the fleet had left
+
+    @property
+    def all(self) -> int:
+        """C0."""
+        return self.used + self.leased + self.part
 
 
-def first_cap(row: Row, own: Own, known: Known | None, machines: int) -> int:
-    """C0. Nothing is known to be left of what was never looked at."""
-    rest = row.limit - known.used - known.step if known else 0
-    return own.used + own.leased + max(rest, 0) // max(machines, 1)
+def own_of(row: Row, used: int, leased: int, known: Known | None, machines: int, grace_us: int) -> Own:
+    """Nothing is known to be left of what was never looked at. Who is alone has nobody to leave it to."""
+    if known is None:
+        return Own(used, leased)
+    if machines <= 1:
+        part = max(row.limit - known.used, 0)
+        return Own(used, leased, part, part)
+    part = known.rest(row.limit) // machines
+    then = known.rest_then(row.limit, grace_us if row.unit == USD else HOLD_US)
+    return Own(used, leased, min(then // machines, part), part)
 
 
 def phase_us(row: Row) -> int:
@@ -123,14 +172,25 @@ def phase_us(row: Row) -> int:
     return SLOT_WINDOW_US if row.window_us == 0 else max(row.end_us - row.start_us, 0)
 
 
-def cap(row: Row, first: int, is_unknown: bool, machines: int, away_us: int, grace_us: int) -> int:
+def kept_of(row: Row, own: Own, used: int, admitted: int) -> int:
+    """What is still in the window of its own use before, less what leaves it until this is asked next."""
+    leaving = -(-own.used * TICK_US // row.window_us) if row.window_us > 0 else 0
+    return max(used - admitted - leaving, 0)
+
+
+def cap(row: Row, own: Own, kept: int, is_unknown: bool, machines: int, away_us: int, grace_us: int) -> int:
     """What this machine may have in its window, so long after the loss.
 
-    `is_unknown`: nobody of this machine ever looked at the limit, and none will: it gets the share.
+    `kept`: what is still there of its own use before. `is_unknown`: nobody of this machine ever looked at the
+    limit, and none will: it gets the share.
     """
     share = row.limit // max(machines, 1)
+    first = own.all
+    held = min(first, kept + own.leased + own.sure) if row.window_us else first
     if row.unit == USD:
-        return first if away_us < grace_us else 0
+        return held if away_us < grace_us else 0
+    if away_us < HOLD_US:
+        return held
     if is_unknown:
         first = max(first, share)
     if away_us < phase_us(row):

@@ -1,4 +1,4 @@
-"""What a request may say of itself in `x-llmgw-…` headers, as far as limits are concerned."""
+"""What a request may say of itself in `x-llmgw-…` headers, as far as limits and deadlines are concerned."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from llmgw.config import units
 from llmgw.errors import BadRequest
 
 TAGS_MAX = 4  # so that a request's limits can be counted beforehand
+# Plain seconds, as other gateways take them.
+SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?", re.ASCII)
+TIMEOUT_MAX_S = 86_400.0
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -44,3 +47,17 @@ def max_wait_s(header: bytes | None, of_key_s: float, most_s: float) -> float:
         raise BadRequest(
             "x-llmgw-max-wait is a duration such as 2s or 250ms.", param="x-llmgw-max-wait"
         ) from None
+
+
+def timeout_s(header: bytes) -> float:
+    """How long the caller waits for its answer: a duration, or plain seconds. Raises BadRequest."""
+    text = header.decode("latin-1").strip()
+    try:
+        within_s = float(text) if SECONDS.fullmatch(text) else units.duration_s(text)
+    except ValueError:
+        within_s = 0.0
+    if not 0 < within_s < TIMEOUT_MAX_S:
+        raise BadRequest(
+            "x-llmgw-timeout is a duration such as 20s or 1m30s, or seconds.", param="x-llmgw-timeout"
+        )
+    return within_s

@@ -77,9 +77,13 @@ class Rules:
         }
         self._users: dict[tuple[str, str], Gauges] = {}
 
-    def caller(self, tenant: str, key: str, model: str) -> Gauges:
-        """Of every request of this key for this model of the configuration ("": it names none)."""
-        return self.tenants[tenant] + self.keys[tenant, key] + self.models.get(model, ())
+    def caller(self, tenant: str, key: str) -> Gauges:
+        """Of every request of this key, whoever serves it."""
+        return self.tenants[tenant] + self.keys[tenant, key]
+
+    def target(self, provider: str, model: str) -> Gauges:
+        """Of what this provider serves of this model of the configuration ("": it names none)."""
+        return self.providers.get(provider, ()) + self.models.get(model, ())
 
     def user(self, tenant: str, user: str) -> Gauges:
         """Of one user of a tenant; () where the tenant limits no users."""

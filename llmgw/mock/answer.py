@@ -106,11 +106,12 @@ def refusal_answer(dialect: str, refusal: Refusal) -> Answer:
 
 
 def head(answer: Answer, fault: Fault, close: bool) -> bytes:
-    """The status line and headers, with what the fault wants of them."""
+    """The status line and headers, with what the fault wants of them and before them."""
     status = answer.status
     lines = [
+        *(b"HTTP/1.1 %d Interim\r\n\r\n" % interim for interim in fault.interim),
         _HEADS.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status,
-        b"content-type: %b\r\n" % answer.content_type,
+        b"content-type: %b\r\n" % (fault.content_type.encode("latin-1") or answer.content_type),
     ]
     if answer.chunked or answer.events is not None:
         lines.append(b"transfer-encoding: chunked\r\n")

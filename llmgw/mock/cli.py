@@ -26,6 +26,9 @@ _HELP = {
     "headers_bytes": "add headers of this size",
     "duplicate_length": "send Content-Length twice: " + " | ".join(LENGTHS[1:]),
     "connection_close": "close after each answer",
+    "hang_up": "end the connection after each answer without having said so",
+    "interim": "1xx statuses to answer with first, with commas",
+    "content_type": "the answer's content type",
     "early": "answer before the body is read",
     "delay_s": "wait before the head",
     "first_token_s": "wait between the head and the first byte of the body",
@@ -37,6 +40,7 @@ _HELP = {
     "stall": "be silent for ever from this point on",
     "reset": "reset the connection at this point",
     "close": "close the connection at this point, the body incomplete",
+    "body": "the answer's body, streams too, as it is",
     "text": "the answer's text",
     "text_bytes": "the size of the answer's text",
     "events": "content events in a stream",
@@ -96,8 +100,8 @@ def _options(args: argparse.Namespace) -> Options:
     members = {name: value for name, value in wishes.items() if value is not None and value is not False}
     if "headers" in members:
         members["headers"] = dict(pair.partition("=")[::2] for pair in members["headers"])
-    if "split_at" in members:
-        members["split_at"] = [int(offset) for offset in members["split_at"].split(",")]
+    for name in members.keys() & {"split_at", "interim"}:
+        members[name] = [int(number) for number in members[name].split(",")]
     if "sse" in members:
         members["sse"] = members["sse"].split(",")
     return Options(
@@ -123,7 +127,7 @@ def _kind(name: str, default: Any) -> dict[str, Any]:
         return {"metavar": "DURATION"}
     if isinstance(default, int) or name == "error_event":
         return {"type": int, "metavar": "N"}
-    return {"metavar": "POINT" if default is None else "TEXT"}
+    return {"metavar": "POINT" if name in ("stall", "reset", "close") else "TEXT"}
 
 
 def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:

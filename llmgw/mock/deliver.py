@@ -40,7 +40,7 @@ async def deliver(connection: Connection, answer: Answer, fault: Fault, dialect:
     except _Struck:
         connection.finish(FAULT, close=True)
     else:
-        connection.finish(COMPLETE, close=close)
+        connection.finish(COMPLETE, close=close or fault.hang_up)
 
 
 class _Sender:

@@ -51,6 +51,9 @@ class Fault:
     headers_bytes: int = 0  # padding headers of this total size
     duplicate_length: str = ""  # a second Content-Length: same | different
     connection_close: bool = False
+    hang_up: bool = False  # the connection ends behind the answer, which did not say so
+    interim: tuple[int, ...] = ()  # answers of these 1xx statuses come before it
+    content_type: str = ""
     early: bool = False  # answered before the body is read; options and script only
 
     # pace
@@ -68,6 +71,7 @@ class Fault:
     close: Point | None = None  # FIN, with the body incomplete
 
     # content
+    body: str | None = None  # instead of the answer's own, streams too; "" is an empty one
     text: str = ""
     text_bytes: int = 0  # the answer's text has this size (UTF-8)
     events: int = 0  # content events of a stream
@@ -82,6 +86,7 @@ class Fault:
 PLAIN = Fault()
 _TYPES = get_type_hints(Fault)
 _DEFAULTS = {f.name: f.default for f in fields(Fault) if f.default is not MISSING}
+_PLAIN_KINDS = {"error_event": int, "body": str}  # of those whose default is None
 # These need time, a cut or a rewrite, hence the coroutine in `deliver`; the rest is only content.
 _SLOW = (
     "delay_s",
@@ -157,6 +162,10 @@ def _read(name: str, value: Any) -> Any:
         return None if value is None else to_point(value)
     if name == "headers":
         return _to_pairs(value)
+    if name == "content_type":
+        return _to_line(value)
+    if name == "interim":
+        return tuple(_to_interim(status) for status in _checked(value, list))
     if name == "split_at":
         return tuple(sorted({_checked(offset, int) for offset in _checked(value, list)}))
     if name == "sse":
@@ -167,14 +176,25 @@ def _read(name: str, value: Any) -> Any:
         return _one_of(value, LENGTHS)
     if name.startswith("retry_after"):
         return str(value)
-    return _checked(value, int if name == "error_event" else _TYPES[name])
+    return _checked(value, _PLAIN_KINDS.get(name) or _TYPES[name])
 
 
 def _to_pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    pairs = tuple((str(name), str(text)) for name, text in _checked(value, dict).items())
-    if any(character in name + text for name, text in pairs for character in "\r\n"):
+    return tuple((_to_line(str(name)), _to_line(str(text))) for name, text in _checked(value, dict).items())
+
+
+def _to_line(value: Any) -> str:
+    text = str(_checked(value, str))
+    if "\r" in text or "\n" in text:
         raise FaultError("a header must not hold a line break")
-    return pairs
+    return text
+
+
+def _to_interim(value: Any) -> int:
+    status = int(_checked(value, int))
+    if status == 101 or not 100 <= status < 200:
+        raise FaultError(f"expected a status from 100 to 199 that switches no protocol, found {status}")
+    return status
 
 
 def _one_of(value: Any, allowed: tuple[str, ...]) -> str:

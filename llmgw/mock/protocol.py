@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
         if answer.events is None and not answer.chunked and self._mock.is_immediate(fault):
             self.transport.write(head(answer, fault, close) + answer.body)
             arrival.status = answer.status
-            self.finish(COMPLETE, close=close)
+            self.finish(COMPLETE, close=close or fault.hang_up)
         else:
             self._task = asyncio.get_running_loop().create_task(deliver(self, answer, fault, dialect, close))
             self._task.add_done_callback(_raise_failure)

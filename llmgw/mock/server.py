@@ -184,6 +184,8 @@ class Mock:
             answer.status = fault.status or answer.status
         except Refusal as refusal:
             answer = refusal_answer(dialect, refusal)
+        if fault.body is not None:
+            answer = Answer(fault.body.encode(), status=answer.status)
         return answer, fault, dialect
 
     def _scripted(self, arrival: Arrival, body: bytes) -> Fault:

@@ -2,80 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
+from typing import Final, NamedTuple
 
-from llmgw._core.select import Weighted
-from llmgw.config import Config, GlobMap, Model, Target, is_glob
+from llmgw._core import select
+from llmgw._core.ask import Share
+from llmgw._core.health import Board
+from llmgw._core.select import Tier
+from llmgw.config import Config, GlobMap, Model, Target, is_glob, price_of
 from llmgw.errors import NotFound, UnknownRoute
+from llmgw.routing.healths import ANY_MODEL, Healths, key_of
 
 # Longer names are cut in messages; the client knows what it sent.
-SHOWN_MAX = 100
+SHOWN_MAX: Final = 100
+STRATEGIES: Final = {
+    "weighted": select.WEIGHTED,
+    "round_robin": select.ROUND_ROBIN,
+    "ordered": select.ORDERED,
+    "least_busy": select.LEAST_BUSY,
+    "latency": select.LATENCY,
+    "cost": select.COST,
+    "hash": select.HASH,
+    "score": select.SCORE,
+}
+UNPRICED: Final = (-1, -1)
+HEADER: Final = "header:"
 
 
-class Tier:
-    """The targets of one priority."""
+class Stage(NamedTuple):
+    """The targets of one priority, and how one of them is chosen. Only `canary` in every so many requests."""
 
-    __slots__ = ("targets", "weighted")
-
-    def __init__(self, strategy: str, targets: list[Target]) -> None:
-        self.targets = targets
-        is_chosen = strategy == "weighted" and len(targets) > 1
-        self.weighted = Weighted([target.weight for target in targets]) if is_chosen else None
-
-    def order(self) -> Iterator[Target]:
-        """Each target once. A later one is only chosen when it is asked for."""
-        if self.weighted is None:
-            yield from self.targets
-            return
-        left = (1 << len(self.targets)) - 1
-        while left:
-            index = self.weighted.pick(left)
-            left &= ~(1 << index)
-            yield self.targets[index]
+    tier: Tier
+    targets: tuple[Target, ...]
+    first: int  # number of the first among all targets of the plan
+    canary: Share | None
 
 
 class Plan:
     """The targets of one model of the configuration, or of a path that names none (`model` is None then).
 
-    `label` is the model's name in the configuration, which metrics may show.
+    `label` is the model's name in the configuration, which metrics may show. `hash_on` is what the
+    strategy looks at, or "".
     """
 
-    __slots__ = ("fixed", "label", "model", "targets", "tiers")
+    __slots__ = ("hash_on", "label", "mirrored", "model", "stages", "targets")
 
-    def __init__(self, label: str, model: Model | None, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, label: str, model: Model | None, targets: Sequence[Target], healths: Healths, board: Board
+    ) -> None:
         self.label = label
         self.model = model
-        strategy = model.strategy if model is not None else "ordered"
-        self.targets = ranked = sorted(targets, key=lambda target: target.priority)
-        self.tiers = [
-            Tier(strategy, list(group)) for _, group in groupby(ranked, lambda target: target.priority)
-        ]
+        self.hash_on = model.hash_on if model is not None and model.strategy == "hash" else ""
+        self.mirrored = Share(model.mirror.share) if model is not None and model.mirror is not None else None
+        build = StageBuilder(label, model, healths, board)
+        ranked = sorted(targets, key=lambda target: target.priority)
+        if model is not None and model.canary is not None:
+            build.add((model.canary.target,), "canary", Share(model.canary.share))
+        for priority, group in groupby(ranked, lambda target: target.priority):
+            build.add(tuple(group), str(priority))
+        self.stages = tuple(build.stages)
+        self.targets = tuple(target for stage in self.stages for target in stage.targets)
 
-        # Where nothing is to be chosen, nothing is computed for a request.
-        is_fixed = all(tier.weighted is None for tier in self.tiers)
-        self.fixed = tuple(ranked) if is_fixed else None
 
-    def order(self) -> Iterable[Target]:
-        """Best priority first, then as the strategy says."""
-        return self.fixed if self.fixed is not None else self._chosen()
+class StageBuilder:
+    def __init__(self, label: str, model: Model | None, healths: Healths, board: Board) -> None:
+        self.label, self.model, self.healths, self.board = label, model, healths, board
+        self.stages: list[Stage] = []
 
-    def _chosen(self) -> Iterator[Target]:
-        for tier in self.tiers:
-            yield from tier.order()
+    def add(self, targets: tuple[Target, ...], name: str, canary: Share | None = None) -> None:
+        model = self.model
+        score = model.score if model is not None else None
+        tier = Tier(
+            self.board,
+            key_of("tier", self.label, name),
+            STRATEGIES[model.strategy if model is not None else "ordered"],
+            tuple(
+                self.healths.of(target.provider, shown_model(self.label, target, model)) for target in targets
+            ),
+            weights=tuple(target.weight for target in targets),
+            prices=tuple(self.price(target) for target in targets),
+            qualities=tuple(target.quality for target in targets),
+            score=(score.cost, score.latency, score.quality) if score is not None else (0.0, 0.0, 0.0),
+        )
+        first = sum(len(stage.targets) for stage in self.stages)
+        self.stages.append(Stage(tier, targets, first, canary))
+
+    def price(self, target: Target) -> tuple[int, int]:
+        """(input, output) in pico-USD a token."""
+        price = price_of(self.model, target.model or self.label)
+        return (price.input_pusd, price.output_pusd) if price is not None else UNPRICED
+
+
+def shown_model(label: str, target: Target, model: Model | None) -> str:
+    """A target's model in words of the configuration: never a client's."""
+    return target.model or (ANY_MODEL if model is None or is_glob(label) else label)
 
 
 class Catalog:
-    """All models of a configuration, and the provider of each path that is only passed on."""
+    """All models of a configuration, and the provider of each path that is only passed on.
 
-    def __init__(self, config: Config) -> None:
+    `looks_at_heads`: a strategy looks at a header of the request.
+    """
+
+    def __init__(self, config: Config, board: Board | None = None) -> None:
+        board = board or Board()
+        self.healths = Healths(config, board)
         self._plans = GlobMap(
-            {name: Plan(name, model, model.targets) for name, model in config.models.items()}
+            {
+                name: Plan(name, model, model.targets, self.healths, board)
+                for name, model in config.models.items()
+            }
         )
         self._routes = GlobMap(
-            {path: Plan("", None, [Target(provider=name)]) for path, name in config.routes.items()}
+            {
+                path: Plan("", None, [Target(provider=name)], self.healths, board)
+                for path, name in config.routes.items()
+            }
         )
         self.names = [name for name in config.models if not is_glob(name)]
+        self.looks_at_heads = any(
+            model.strategy == "hash" and model.hash_on.startswith(HEADER) for model in config.models.values()
+        )
 
     def find(self, model: str) -> Plan:
         """Raises NotFound."""
@@ -83,6 +131,9 @@ class Catalog:
         if plan is None:
             raise no_such_model(model)
         return plan
+
+    def maybe_find(self, model: str) -> Plan | None:
+        return self._plans.get(model)
 
     def find_route(self, endpoint: str) -> Plan:
         """The plan of a path that names no model. Raises UnknownRoute."""

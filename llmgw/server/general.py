@@ -184,7 +184,7 @@ class General:
         protocol.head_is_here()
         call = self.new_call()
         try:
-            fill(call, request, self.settings.max_head)
+            fill(call, request, self.settings.max_head, keeps_head=self.gateway.catalog.looks_at_heads)
         except GatewayError as error:
             # Such a head may be read in another way by whoever passed it on to us: nothing may follow it.
             call.fault = error

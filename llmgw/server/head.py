@@ -35,7 +35,7 @@ PRINTABLE = re.compile(r"[\x20-\x7e]*")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 
-def fill(call: Call, request: web.BaseRequest, max_head: int) -> None:
+def fill(call: Call, request: web.BaseRequest, max_head: int, *, keeps_head: bool) -> None:
     """The facts of the head. Raises GatewayError for what aiohttp lets pass and we do not."""
     if request.version not in VERSIONS:
         raise BadRequest("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
@@ -71,6 +71,9 @@ def fill(call: Call, request: web.BaseRequest, max_head: int) -> None:
     call.max_wait = printable(headers, "x-llmgw-max-wait") or None
     call.priority = printable(headers, "x-llmgw-priority") or None
     call.tags = printable(headers, "x-llmgw-tags") or None
+    call.timeout = printable(headers, "x-llmgw-timeout") or None
+    if keeps_head:
+        call.head = b"".join(b"%b: %b\r\n" % pair for pair in request.raw_headers)
     if call.endpoint.startswith("/health/"):
         return
     if not path.startswith("/v1/") or is_respelled(path):

@@ -24,7 +24,7 @@ from llmgw.simulate.wire import Outage
 
 LENGTH_S: Final = 60.0  # of a mix
 MACHINES_MAX: Final = 10_000
-OUTAGE: Final = re.compile(r"([^+]+)\+([^+]+)")
+OUTAGE: Final = re.compile(r"([^+]+)\+([^+:]+)(?::([1-9][0-9]{0,4}))?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--redis-loss", type=share, default=0.0, metavar="SHARE", help="of exchanges that get no answer"
     )
     parser.add_argument(
-        "--outage", type=outage, action="append", default=[], metavar="AFTER+TIME", help="of Redis: 60s+30s"
+        "--outage",
+        type=outage,
+        action="append",
+        default=[],
+        metavar="AFTER+TIME[:N]",
+        help="of Redis: 60s+30s",
     )
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.set_defaults(run=run)
@@ -80,7 +85,8 @@ def outage(text: str) -> Outage:
     match = OUTAGE.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected two durations such as 60s+30s")
-    return Outage(duration(match[1], duration_s), duration(match[2], positive_duration_s))
+    machines = int(match[3]) if match[3] else None
+    return Outage(duration(match[1], duration_s), duration(match[2], positive_duration_s), machines)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -61,7 +61,7 @@ def principals_of(keyring: Keyring) -> dict[tuple[str, str], Principal]:
 class Machine:
     """Made in the run's loop."""
 
-    def __init__(self, world: World, name: str, clock: Clock) -> None:
+    def __init__(self, world: World, index: int, clock: Clock) -> None:
         self.world = world
         self.clock = clock
         self.refusals = Refusals()
@@ -71,7 +71,7 @@ class Machine:
         waiting = WaitingRoom(
             Queue(world.config.queue.max_waiting), self.limiter, cast("Metrics", self.refusals), ()
         )
-        self.leases = self._leases(name, waiting)
+        self.leases = self._leases(index, waiting)
         resources = Resources(
             self.limiter,
             world.estimator,
@@ -80,16 +80,16 @@ class Machine:
             cast("Books", None),
             self.leases,
         )
-        self.admission = SimulatedAdmission(clock, world.config, resources, self.refusals)
+        self.admission = SimulatedAdmission(clock, world.config, resources, self.refusals, world.catalog)
         self.shared = [gauge for gauge in self.admission.rules.configured() if gauge.is_shared]
         self.permits: dict[tuple[str, str, str, str], Permit] = {}
 
-    def _leases(self, name: str, waiting: WaitingRoom) -> Leases | None:
+    def _leases(self, index: int, waiting: WaitingRoom) -> Leases | None:
         wire, redis = self.world.wire, self.world.config.redis
         if wire is None or redis is None:
             return None
-        store = SimulatedStore(wire, redis.deadline_s)
-        leases = Leases(self.limiter, store, name, 0, tag_of, grace_s=redis.grace_s)
+        store = SimulatedStore(wire, redis.deadline_s, index)
+        leases = Leases(self.limiter, store, f"machine-{index}", 0, tag_of, grace_s=redis.grace_s)
         leases.on_news = waiting.on_release
         leases.start()
         return leases
@@ -158,7 +158,7 @@ class Machine:
 
     def answer(self, request: Request, call: Call, ask: Ask, waited_us: int) -> None:
         """The provider begins to answer. What it will have come to is known already."""
-        tally, way = self.world.tally, ask.admitted
+        tally, way = self.world.tally, ask.attempt.way
         prompt, output = request.used()
         cost = way.cost_usd_micro(prompt, request.cached_tokens, output)
         book = tally.book(request.tenant, request.key)
@@ -178,6 +178,7 @@ class Machine:
             lasts_us = max(request.leaves_us - waited_us, 0)
 
         def end() -> None:
+            ask.abandon()
             self.limiter.settle(call.hold, tokens, max(cost, 0), self.clock.now_us())
             tally.end(gauges)
             if output == request.output_tokens:

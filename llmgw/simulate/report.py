@@ -53,7 +53,7 @@ def scenario_row(outcome: Outcome) -> Row:
         "seed": scenario.seed,
         "rtt_ms": scenario.rtt_s * 1e3,
         "redis_loss": scenario.redis_loss,
-        "outages": [[outage.after_s, outage.length_s] for outage in scenario.outages],
+        "outages": [outage.words for outage in scenario.outages],
     }
 
 

@@ -167,7 +167,7 @@ class Run:
     def machine(self, index: int) -> Machine:
         skew_us = self.skews.randint(-SKEW_US, SKEW_US) if self.wire is not None else 0
         clock = Clock(self.loop, self.scenario.start_us, skew_us)
-        return Machine(self.world, f"machine-{index}", clock)
+        return Machine(self.world, index, clock)
 
     async def feed(self) -> None:
         """Each request to its machine when it is time; returns when the scenario's length is over."""

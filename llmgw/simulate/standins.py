@@ -13,6 +13,7 @@ from llmgw.config import Config
 from llmgw.dialects import INFERENCE, OTHER, dialect_of
 from llmgw.limits.exact import CL100K, O200K, ExactCounter
 from llmgw.metrics import Metrics
+from llmgw.routing import Catalog
 from llmgw.simulate.clock import Clock
 from llmgw.simulate.traffic import Request
 from llmgw.upstream import Upstream
@@ -96,10 +97,12 @@ class SimulatedLimiter:
 class SimulatedAdmission(Admission):
     """The gateway's, on the machine's clock."""
 
-    def __init__(self, clock: Clock, config: Config, resources: Resources, refusals: Refusals) -> None:
+    def __init__(
+        self, clock: Clock, config: Config, resources: Resources, refusals: Refusals, catalog: Catalog
+    ) -> None:
         self.clock = clock
         upstreams = {name: cast("Upstream", Provider(config, name)) for name in config.providers}
-        super().__init__(config, resources, upstreams, cast("Metrics", refusals))
+        super().__init__(config, resources, upstreams, cast("Metrics", refusals), catalog)
 
     def refresh(self, _: float) -> None:
         super().refresh(self.clock.wall_s())

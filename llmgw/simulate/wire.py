@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
-from llmgw.limits.fleet import DEAD_US, Beat, Call, Fleet, Reply, Row, Slots
+from llmgw.limits.fleet import DEAD_US, Beat, Call, Reply, Row
+from llmgw.limits.memory import Fleet, Slots
 from llmgw.simulate.clock import Clock
 from llmgw.store.adapter import Counters, Store
 
@@ -22,9 +23,16 @@ class Outage:
 
     after_s: float
     length_s: float
+    machines: int | None = None  # so many are cut off, the others are not; None: all are
 
-    def covers(self, at_s: float) -> bool:
-        return self.after_s <= at_s < self.after_s + self.length_s
+    @property
+    def words(self) -> list[float]:
+        """As a document has it."""
+        return [self.after_s, self.length_s, *([] if self.machines is None else [self.machines])]
+
+    def covers(self, at_s: float, machine: int = 0) -> bool:
+        is_cut = self.machines is None or machine < self.machines
+        return is_cut and self.after_s <= at_s < self.after_s + self.length_s
 
 
 @dataclass(slots=True)
@@ -77,19 +85,18 @@ class Wire:
         self._outages = outages
         self._began_us = clock.now_us()
 
-    @property
-    def is_out(self) -> bool:
+    def is_out(self, machine: int) -> bool:
         at_s = (self._clock.now_us() - self._began_us) / 1e6
-        return any(outage.covers(at_s) for outage in self._outages)
+        return any(outage.covers(at_s, machine) for outage in self._outages)
 
-    async def carry(self, calls: Sequence[Call], deadline_s: float) -> list[Reply] | None:
+    async def carry(self, calls: Sequence[Call], deadline_s: float, machine: int = 0) -> list[Reply] | None:
         """None: no answer in time, and it may or may not have taken effect."""
         self.round_trips += 1
         self.commands += len(calls)
         self.kinds.update(type(call).__name__ for call in calls)
         rtt_s = self._rtt_s * self._random.uniform(1 - JITTER, 1 + JITTER)
         is_lost = self._random.random() < self._loss
-        if self.is_out or (is_lost and self._random.random() < 0.5):
+        if self.is_out(machine) or (is_lost and self._random.random() < 0.5):
             await asyncio.sleep(deadline_s)
             return None
         await asyncio.sleep(min(rtt_s / 2, deadline_s))
@@ -104,13 +111,14 @@ class Wire:
 class SimulatedStore(Store):
     """One machine's store. What a store is beside its sockets is inherited."""
 
-    def __init__(self, wire: Wire, deadline_s: float) -> None:
+    def __init__(self, wire: Wire, deadline_s: float, machine: int = 0) -> None:
         super().__init__(cast("Any", None), "", deadline_s, Counters())
         self._wire = wire
+        self._machine = machine
 
     async def _in_time(self, calls: Sequence[Call], deadline_s: float) -> list[Reply]:
         self.counters.commands += len(calls)
-        replies = await self._wire.carry(calls, deadline_s)
+        replies = await self._wire.carry(calls, deadline_s, self._machine)
         if replies is None:
             raise self._failed("timeout")
         return replies

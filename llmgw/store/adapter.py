@@ -73,6 +73,7 @@ class Counters:
         self.stranded = 0  # leased, and never to be returned: nobody knows whether it was
         self.denied = 0
         self.losses = 0  # how often Redis had forgotten
+        self.longest_wait_us = 0  # of a request for a lease, since somebody set it to 0
 
 
 class Store:

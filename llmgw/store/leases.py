@@ -1,9 +1,8 @@
 """The runner of leases: one in each worker. It alone moves amounts between Redis and the machine's limiter.
 
-Two lines of calls. The front one is for requests that wait: the asks of one turn of the loop go out
-together. The back one runs on a tick: it tops up what runs low, settles what came to another amount, returns
-what was not used, and once a second beats and looks. Where Redis does not answer, `Outage` takes over, and
-gives back when it answers again.
+Two lines of calls. The front one is for requests that wait (`Front`). The back one runs on a tick: it tops
+up what runs low, settles what came to another amount, returns what was not used, and once a second beats and
+looks. Where Redis does not answer, `Outage` takes over, and gives back when it answers again.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
-from llmgw._core.limiter import Gauge, Limiter
+from llmgw._core.limiter import USD, Gauge, Limiter
 from llmgw.limits import lease
-from llmgw.limits.fleet import Beat, Call, GiveSlots, Settle
+from llmgw.limits.fleet import Beat, Call, Claim, GiveSlots, Settle
 from llmgw.store.adapter import OVERSLEPT_S, Store, StoreAway
-from llmgw.store.asks import Asks, Waiting, look, top_up
+from llmgw.store.asks import Asks, look, top_up
+from llmgw.store.front import Front
 from llmgw.store.intake import Denied, Intake
 from llmgw.store.line import Line
 from llmgw.store.outage import Outage
@@ -27,17 +26,9 @@ from llmgw.store.watch import Watch, Watches
 
 SETTLE_US = 50_000
 BEAT_US = 1_000_000
+BUDGET_BEATS = 5
 MEET_US = 1_000_000  # with one more probe, of a second, at most: how long a start is held up without a Redis
 MEET_AGAIN_S = 0.05
-
-
-class Asker(NamedTuple):
-    answered: asyncio.Future[tuple[Denied, ...]]
-    keys: frozenset[bytes]
-
-    def answer(self, denied: tuple[Denied, ...]) -> None:
-        if not self.answered.done():
-            self.answered.set_result(tuple(one for one in denied if one.gauge.key in self.keys))
 
 
 class Leases:
@@ -67,14 +58,21 @@ class Leases:
         self._pending = Pending()
         self._outage = Outage(limiter, store, self._watches, self._pending, machine_id, grace_s)
         self._intake = Intake(limiter, store.counters, self._watches, self._pending, self._outage, is_keeper)
-        self._front = Line(store, f"{machine_id}.{slot}.f", now_us)
+        self._front = Front(
+            Line(store, f"{machine_id}.{slot}.f", now_us),
+            machine_id,
+            limiter,
+            self._watches,
+            self._outage,
+            store.counters,
+            exchange=self._exchange,
+            lose=self._lose,
+            tell=self._tell,
+        )
         self._back = Line(store, f"{machine_id}.{slot}.b", now_us)
-        self._waiting: dict[bytes, Waiting] = {}
-        self._askers: list[Asker] = []
-        self._serving: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
-        self._settled_us = self._beaten_us = 0
+        self._settled_us = self._beaten_us = self._beats = 0
         self.on_news: Callable[[], object] = lambda: None  # the limiter may admit now what it refused
 
     # -- what the gateway calls
@@ -98,12 +96,23 @@ class Leases:
         self._watches.pin((gauge for gauge in gauges if is_leased(gauge)), self._limiter.now_us())
         self._outage.enforce(self._limiter.now_us())
 
-    def top_up(self, gauges: Iterable[Gauge]) -> None:
-        """These are in use: the next tick looks after them."""
-        now_us = self._limiter.now_us()
-        for gauge in gauges:
-            if is_leased(gauge):
-                self._watches.find(gauge, now_us)
+    def maybe_used(self, gauge: Gauge) -> int | None:
+        """What the fleet was last seen to use, with what is reserved or on lease; of budgets within 5 s."""
+        watch = self._watches.by_key(gauge.key.hex())
+        if watch is None or watch.known is None or gauge.period_start_us not in (0, watch.row.start_us):
+            return None
+        return watch.known.used
+
+    async def maybe_claim(self, word: str, stays_us: int) -> bool | None:
+        """Whether this machine is the first of the fleet to say it. None: Redis is away.
+
+        `stays_us` 0 gives it up.
+        """
+        try:
+            reply = await self._store.exchange([Claim(word, self._machine, stays_us)])
+        except StoreAway:
+            return None
+        return reply[0].is_ours
 
     @property
     def wait_max_s(self) -> float:
@@ -118,45 +127,18 @@ class Leases:
         Within `wait_max_s`, also when nothing came; no Task is needed. Returned is what was denied of
         these gauges, with the true wait: the limiter is told a shorter one where smaller requests have room.
         """
-        now_us = self._limiter.now_us()
-        watches = [self._watches.find(gauge, now_us) for gauge in lacking]
-        if self._outage.is_on:
-            self._outage.enforce_on(watches, now_us)
-            return ()
-        loop = asyncio.get_running_loop()
-        asker = Asker(loop.create_future(), frozenset(gauge.key for gauge in lacking))
-        timer = loop.call_later(self.wait_max_s if within_s is None else within_s, asker.answer, ())
-        self._askers.append(asker)
-        self._gather(watches, amounts)
-        try:
-            return await asker.answered
-        finally:
-            timer.cancel()
+        return await self._front.wait(lacking, amounts, self.wait_max_s if within_s is None else within_s)
 
     def want(self, lacking: Sequence[Gauge], amounts: Sequence[int]) -> None:
         """The same for those that wait elsewhere: `on_news` tells when something came."""
-        now_us = self._limiter.now_us()
-        watches = [self._watches.find(gauge, now_us) for gauge in lacking]
-        if self._outage.is_on:
-            self._outage.enforce_on(watches, now_us)
-        else:
-            self._gather(watches, amounts)
-
-    def _gather(self, watches: Sequence[Watch], amounts: Sequence[int]) -> None:
-        for watch, amount in zip(watches, amounts, strict=True):
-            watch.demand.note_size(amount)
-            self._waiting.setdefault(watch.gauge.key, Waiting(watch)).add(amount)
-        if self._serving is None:
-            self._serving = asyncio.get_running_loop().create_task(self._serve())
+        self._front.want(lacking, amounts)
 
     async def close(self) -> None:
         """Returns what this worker can; the keeper also what the machine has on lease."""
-        for task in (self._running, self._serving):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        self._answer_askers(())
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait((self._running,))
+        await self._front.stop()
         if not self._outage.is_on:
             with contextlib.suppress(StoreAway):
                 await self._give_all_back()
@@ -171,42 +153,15 @@ class Leases:
         """How many lived at the last beat."""
         return self._outage.machines
 
-    # -- the front line
+    # -- what both lines do
 
-    async def _serve(self) -> None:
-        """One exchange after another, until nobody waits."""
-        askers: list[Asker] = []
-        try:
-            while self._waiting:
-                waiting, self._waiting = self._waiting, {}
-                askers, self._askers = self._askers, []
-                denied = await self._lease(list(waiting.values()))
-                for asker in askers:
-                    asker.answer(denied)
-                self.on_news()
-        except StoreAway:
-            self._lose(askers)
-        finally:
-            self._serving = None
-
-    def _lose(self, askers: list[Asker]) -> None:
-        self._outage.begin(self._limiter.now_us())
-        self._waiting = {}
-        for asker in askers:
-            asker.answer(())
-        self._answer_askers(())
+    def _tell(self) -> None:
         self.on_news()
 
-    def _answer_askers(self, denied: tuple[Denied, ...]) -> None:
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.answer(denied)
-
-    async def _lease(self, waiting: list[Waiting]) -> tuple[Denied, ...]:
-        asks = Asks()
-        for one in waiting:
-            asks.add(one.watch, one.ask(self.machines))
-        return await self._exchange(self._front, asks.calls(self._front, self._machine))
+    def _lose(self) -> None:
+        self._outage.begin(self._limiter.now_us())
+        self._front.answer_askers()
+        self.on_news()
 
     async def _exchange(self, line: Line, calls: Sequence[Call]) -> tuple[Denied, ...]:
         """What a Redis grants that has forgotten is returned, and what we know is charged again."""
@@ -227,36 +182,36 @@ class Leases:
         while True:
             try:
                 if self._outage.is_on:
-                    await asyncio.sleep(self._outage.pause_s())
+                    await self._outage.pause()
                     self._collect(self._limiter.now_us())
-                    if await self._outage.try_end(self._front, self._back):
+                    if await self._outage.try_end(self._front.line, self._back):
                         self._beaten_us = 0
                 else:
                     await asyncio.sleep(random.uniform(0.8, 1.2) * lease.TICK_US / 1e6)
                     await self._tick(self._limiter.now_us())
             except StoreAway:
-                self._lose([])
+                self._lose()
 
     async def _meet(self) -> None:
         """The first words with Redis. Where everything starts at once they take a few tries."""
         until_us = self._limiter.now_us() + MEET_US
         while not await self._try_meet():
             if self._limiter.now_us() >= until_us:
-                self._lose([])
+                self._lose()
                 return
             await asyncio.sleep(MEET_AGAIN_S)
 
     async def _try_meet(self) -> bool:
         try:
             if self._outage.is_on:
-                return await self._outage.try_end(self._front, self._back)
+                return await self._outage.try_end(self._front.line, self._back)
             reply = await self._store.probe(self._machine)
             if reply is None:
                 return False
             self._outage.hear_beat(reply, self._limiter.now_us())
             await self._tick(self._limiter.now_us())
         except StoreAway:
-            self._lose([])
+            self._lose()
             return False
         return True
 
@@ -285,6 +240,8 @@ class Leases:
             if is_leased(gauge):
                 self._pending.add(self._watches.find(gauge, now_us), at_us, delta)
         for watch in self._watches.active(now_us):
+            if not self._outage.is_on:
+                self._outage.note_charged(watch)
             watch.demand.note(self._limiter.leased(watch.gauge), now_us)
             unused = self._unused(watch, now_us)
             if unused:
@@ -302,15 +259,21 @@ class Leases:
         return self._limiter.release_lease(watch.gauge, spare, now_us) if spare > 0 else 0
 
     def _add_looks(self, asks: Asks, now_us: int) -> None:
-        """The keeper looks at all that it watches, others at what they use. Slots are held by being named."""
+        """The keeper looks at all that it watches, others at what they use. Slots are held by being named.
+
+        All look at budgets now and then: each may be asked for metrics.
+        """
+        self._beats += 1
         for watch in self._watches:
             is_due = self._is_keeper or watch.is_slots or watch.active_until_us >= now_us
+            is_due |= watch.row.unit == USD and self._beats % BUDGET_BEATS == 1
             if is_due and watch.row.key not in asks:
                 watch.renew(watch.gauge)
+                self._outage.note_charged(watch)
                 asks.add(watch, look(self._limiter, watch, now_us))
 
     async def _give_all_back(self) -> None:
-        for line in (self._front, self._back):
+        for line in (self._front.line, self._back):
             exchange = await line.recall(self._limiter.now_us())
             if exchange is not None:
                 self._outage.return_all(exchange)

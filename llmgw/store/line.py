@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from llmgw.limits.fleet import Beat, Call, Lease, Reply
+from llmgw.limits.fleet import Beat, Call, Claim, Lease, Reply
 from llmgw.store.adapter import Store, StoreAway
 
 FORGET_US = 1_800_000_000  # half of what the store keeps replies for
@@ -38,7 +38,7 @@ class Line:
         try:
             replies = await self._store.exchange(sent)
         except (StoreAway, asyncio.CancelledError):
-            self._unanswered = [call for call in sent if not isinstance(call, Beat)], now_us
+            self._unanswered = [call for call in sent if not isinstance(call, (Beat, Claim))], now_us
             raise
         return Exchange(sent, replies, now_us)
 

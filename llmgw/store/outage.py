@@ -7,6 +7,7 @@ may both charge, which errs on the strict side.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable
 
@@ -70,6 +71,11 @@ class Outage:
             self._pending.drop(tag)
             self._store.counters.losses += 1
 
+    def note_charged(self, watch: Watch) -> None:
+        """Called while Redis answers: what was admitted so far came from leases."""
+        if not self._limiter.is_degraded(watch.gauge):
+            watch.charged = self._limiter.leased(watch.gauge)
+
     # -- away
 
     def begin(self, now_us: int) -> None:
@@ -78,8 +84,14 @@ class Outage:
             self._since_us = now_us
             self.enforce(now_us)
 
-    def pause_s(self) -> float:
-        return random.uniform(PROBE_MIN_S, PROBE_MAX_S)
+    async def pause(self) -> None:
+        """Until the next probe. Caps that shrink are kept up with."""
+        until_us = self._limiter.now_us() + round(random.uniform(PROBE_MIN_S, PROBE_MAX_S) * 1e6)
+        while (now_us := self._limiter.now_us()) < until_us:
+            is_held = self._is_held(now_us)
+            await asyncio.sleep(min(until_us - now_us, lease.TICK_US if is_held else until_us) / 1e6)
+            if is_held:
+                self._keep_up()
 
     def enforce(self, now_us: int) -> None:
         if self.is_on:
@@ -97,7 +109,12 @@ class Outage:
         assert watch.lost_us is not None, "it was lost just before, if not earlier"
         away_us = now_us - watch.lost_us
         is_unknown = watch.known is None and now_us - self._since_us >= lease.TRUST_US
-        return lease.cap(watch.row, watch.first_cap, is_unknown, self.machines, away_us, self._grace_us)
+        used, _ = self._limiter.read(watch.gauge, now_us)
+        admitted = self._limiter.leased(watch.gauge) - watch.admitted
+        kept = lease.kept_of(watch.row, watch.own, used, admitted)
+        if watch.row.width_us and away_us >= watch.row.life_us:  # a lease ends, though nobody can return it
+            watch.own = watch.own._replace(leased=min(watch.own.leased, max(admitted, 0)))
+        return lease.cap(watch.row, watch.own, kept, is_unknown, self.machines, away_us, self._grace_us)
 
     def _lose(self, watch: Watch, now_us: int) -> None:
         gauge = watch.gauge
@@ -105,34 +122,40 @@ class Outage:
         if watch.lost_us is None or watch.is_ours:
             watch.lost_us = now_us
             watch.admitted = self._limiter.leased(gauge)
+        if watch.is_ours:  # else `note_charged` saw it last before another worker lost it
+            watch.charged = watch.admitted
         used, _ = self._limiter.read(gauge, now_us)
         left = 0
         if watch.is_ours:  # the cap takes the place of the leases
             left = self._limiter.release_lease(gauge, self._limiter.lease_left(gauge, now_us), now_us)
             self._pending.add(watch, now_us - watch.row.life_us, -left)
-        watch.own = lease.Own(used, left)
         known = None if self._is_newcomer(now_us) else watch.known
-        watch.first_cap = lease.first_cap(watch.row, watch.own, known, self.machines)
+        watch.own = lease.own_of(watch.row, used, left, known, self.machines, self._grace_us)
 
     def _is_newcomer(self, now_us: int) -> bool:
         return self._joined_us is None or now_us - self._joined_us < lease.JOIN_US
+
+    def _is_held(self, now_us: int) -> bool:
+        return now_us - self._since_us < lease.HOLD_US + lease.TICK_US
+
+    def _keep_up(self) -> None:
+        now_us = self._limiter.now_us()
+        self.enforce_on(self._watches.active(now_us), now_us)
 
     # -- and back
 
     async def try_end(self, front: Line, back: Line) -> bool:
         """StoreAway: it was too early."""
         self.enforce(self._limiter.now_us())
-        if await self._store.probe(self._machine) is None:
+        reply = await self._probe()
+        if reply is None:
             return False
-        recalled = [await line.recall(self._limiter.now_us()) for line in (front, back)]
-        await self._look(back)
+        self.offset_us = reply.time_us - self._limiter.now_us()
         for watch in self._watches:
-            owed = self._owed(watch)
-            if watch.tag not in self.lost_tags:  # else all is charged
-                self._pending.add(watch, self._limiter.now_us(), owed)
-        for exchange in recalled:
-            if exchange is not None:
-                self.return_all(exchange)
+            self._pending.add(watch, self._limiter.now_us(), self._owed(watch))
+        await self._recall(front)
+        await self._recall(back)
+        await self._look(back)
         await self.recharge(back)
         while self._pending:
             now_us = self._limiter.now_us()
@@ -141,6 +164,28 @@ class Outage:
         if self._limiter.now_us() - self._since_us > DEAD_US - lease.JOIN_US:  # the others forgot this one
             self._joined_us = self._limiter.now_us()
         return True
+
+    async def _probe(self) -> Reply | None:
+        """It may take a second, in which caps shrink."""
+        probe = asyncio.ensure_future(self._store.probe(self._machine))
+        try:
+            while not probe.done() and self._is_held(self._limiter.now_us()):
+                await asyncio.wait((probe,), timeout=lease.TICK_US / 1e6)
+                self._keep_up()
+            return await probe
+        except asyncio.CancelledError:
+            probe.cancel()
+            raise
+
+    async def _recall(self, line: Line) -> None:
+        """What was granted is pending before anything else can fail: no one would ask for it again."""
+        exchange = await line.recall(self._limiter.now_us())
+        if exchange is None:
+            return
+        for call, reply in zip(exchange.calls, exchange.replies, strict=True):
+            if isinstance(call, (Lease, TakeSlots)):
+                self._hear_epoch(call.tag, reply.epoch)
+        self.return_all(exchange)
 
     async def _look(self, back: Line) -> None:
         """Is each hash slot's memory the one that we knew?"""
@@ -169,12 +214,9 @@ class Outage:
         gauge = watch.gauge
         if watch.is_slots or watch.lost_us is None or not self._limiter.is_degraded(gauge):
             return 0
-        admitted, before = self._limiter.leased(gauge), watch.admitted
-        used, _ = self._limiter.read(gauge, self._limiter.now_us())
-        grown = used - watch.own.used
-        watch.admitted, watch.own = admitted, watch.own._replace(used=used)
-        settled = self._pending.take_since(watch, watch.lost_us)
-        return max(admitted - before + settled, grown, 0)
+        admitted, before = self._limiter.leased(gauge), watch.charged
+        watch.charged = admitted
+        return max(admitted - before, 0) + self._pending.take_since(watch, watch.lost_us)
 
     def _recover(self) -> None:
         now_us = self._limiter.now_us()

@@ -40,21 +40,26 @@ class Pending:
         item.delta += delta
 
     def take_since(self, watch: Watch, at_us: int) -> int:
-        """Removes this gauge's differences from a moment on; their sum."""
-        first_us = at_us - watch.row.width_us
-        found = [place for place in self._items if place[0] == watch.row.key and place[1] > first_us]
+        """Removes this gauge's differences from a moment on; their sum.
+
+        Those of the bucket that the moment lies in stay: they may be of what was admitted before it.
+        """
+        found = [place for place in self._items if place[0] == watch.row.key and place[1] >= at_us]
         return sum(self._items.pop(place).delta for place in found)
 
     def drop(self, tag: str) -> None:
         self._items = {place: item for place, item in self._items.items() if item.tag != tag}
 
     def calls(self, line: Line, machine: str, now_us: int, offset_us: int | None) -> list[Settle | GiveSlots]:
-        """Hands the oldest over to the line, which never loses them. `offset_us`: Redis' clock less ours."""
+        """Hands the oldest over to the line, which never loses them. `offset_us`: Redis' clock less ours.
+
+        What is added comes first: what is returned may have been paid with it.
+        """
         if offset_us is None:
             return []
         entries: dict[tuple[str, bool], list[Entry]] = {}
-        for place in list(self._items)[:BATCH]:
-            item = self._items.pop(place)
+        oldest = [self._items.pop(place) for place in list(self._items)[:BATCH]]
+        for item in sorted(oldest, key=lambda item: item.delta < 0):
             if item.delta and not has_left(item, now_us):
                 entry = Entry(item.row, max(item.at_us + offset_us, 0), item.delta)
                 entries.setdefault((item.tag, item.row.window_us == 0), []).append(entry)

@@ -42,12 +42,15 @@ SETTLE_AMOUNTS = load("settle_amounts")
 LEASE_SLOTS = load("lease_slots")
 RETURN_SLOTS = load("return_slots")
 BEAT_MACHINE = load("beat_machine")
-ALL = (LEASE_AMOUNTS, SETTLE_AMOUNTS, LEASE_SLOTS, RETURN_SLOTS, BEAT_MACHINE)
+CLAIM_WORD = load("claim_word")
+ALL = (LEASE_AMOUNTS, SETTLE_AMOUNTS, LEASE_SLOTS, RETURN_SLOTS, BEAT_MACHINE, CLAIM_WORD)
 
 
 def command(prefix: str, call: fleet.Call) -> Command:
     if isinstance(call, fleet.Beat):
         return beat(prefix, call)
+    if isinstance(call, fleet.Claim):
+        return claim(prefix, call)
     place = f"{prefix}:{{{call.tag}}}:"
     if isinstance(call, fleet.Lease):
         return lease(place, call)
@@ -113,10 +116,16 @@ def beat(prefix: str, call: fleet.Beat) -> Command:
     return Command(BEAT_MACHINE, [f"{prefix}:{{fleet}}:machines"], [call.machine, fleet.DEAD_US])
 
 
+def claim(prefix: str, call: fleet.Claim) -> Command:
+    return Command(CLAIM_WORD, [f"{prefix}:{{fleet}}:told:{call.word}"], [call.machine, call.stays_us])
+
+
 def reply_of(call: fleet.Call, text: bytes) -> fleet.Reply:
     number, time_us, *rest = map(int, text.split())
     if isinstance(call, fleet.Beat):
         return fleet.Reply(number, time_us, machines=rest[0])
+    if isinstance(call, fleet.Claim):
+        return fleet.Reply(number, time_us, is_ours=bool(rest[0]))
     if not rest:
         return fleet.Reply(number, time_us)
     size = 4 if isinstance(call, fleet.TakeSlots) else 3

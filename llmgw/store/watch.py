@@ -22,9 +22,9 @@ class Watch:
         "admitted",
         "ask_again_us",
         "blocked_us",
+        "charged",
         "demand",
         "excess",
-        "first_cap",
         "gauge",
         "is_ours",
         "known",
@@ -40,16 +40,16 @@ class Watch:
         self.tag = tag
         self.row = row_of(gauge)
         self.known: Known | None = None
-        self.admitted = limiter.leased(gauge)  # at the loss, or when it was charged last
+        self.admitted = limiter.leased(gauge)  # at the loss
+        self.charged = self.admitted  # so much of it Redis counts; at the loss, or when it was charged last
         self.demand = Demand(self.row.life_us, self.admitted, now_us)
-        self.own = Own(0, 0)
+        self.own = Own(0, 0)  # at the loss
         self.active_until_us = 0
         self.blocked_us = 0  # the fleet's limit is reached until then
         self.ask_again_us = 0  # whether it still is
         self.least = 1  # that was denied
         self.lost_us: int | None = None  # since when this worker knows of the loss
         self.is_ours = False  # this worker degraded the row
-        self.first_cap = 0
         self.excess: list[int] = []  # slots: what Redis counts beyond what the machine knows of
 
     def renew(self, gauge: Gauge) -> None:
@@ -57,8 +57,9 @@ class Watch:
         self.gauge = gauge
         row = self.row
         if row.limit != gauge.limit or (row.window_us < 0 and row.start_us != gauge.period_start_us):
+            is_same = row.start_us == gauge.period_start_us or row.window_us >= 0
+            self.known = self.known if is_same else None
             self.row = row_of(gauge)
-            self.known = None
 
     def touch(self, now_us: int) -> None:
         self.active_until_us = now_us + self.row.life_us + IDLE_US

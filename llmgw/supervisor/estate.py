@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from llmgw._core.health import Board
 from llmgw._core.limiter import Limiter
 from llmgw._core.record import call_to_record
 from llmgw._wire.call import Call
@@ -34,6 +35,8 @@ class Estate:
         self._expire_at_s = time.monotonic()
         is_lost = self._limiter.is_new
         self._limiter.prepare()
+        self._board = Board(segment)
+        self._board.prepare()
         self._recover()
         for slot in range(segment.slots):
             self.on_death(slot)
@@ -57,6 +60,7 @@ class Estate:
 
     def on_death(self, slot: int) -> None:
         """Settles what the slot's worker left open, and writes the records that it could not."""
+        self._board.release(slot)
         lost = self._limiter.give_back(slot, self._limiter.now_us())
         if not lost:
             return
@@ -87,7 +91,7 @@ def record_of(
 ) -> bytes:
     """The ledger's line for an attempt whose worker died. `names` is what `Accounting.sent` wrote."""
     parts = names.decode("utf-8", "replace").split("\0")
-    tenant, key, provider, label, model, endpoint, request_id, tags, user = (parts + [""] * 9)[:9]
+    tenant, key, provider, label, model, endpoint, request_id, tags, user, beside = (parts + [""] * 10)[:10]
     call = Call()
     call.request_id, call.tenant_id, call.key_name, call.user = request_id, tenant, key, user or None
     call.provider_used, call.model_used, call.model_requested, call.endpoint = (
@@ -101,7 +105,7 @@ def record_of(
         call,
         f"{attempt_id:016x}",
         "crashed",
-        True,
+        not beside,
         recovered=True,
         tags=tuple(filter(None, tags.split(","))),
         model_label=label,

@@ -63,13 +63,13 @@ def charge(rules: Rules, limiter: Limiter, record: Record) -> bool:
 
 def gauges_of(rules: Rules, record: Record) -> Iterator[Gauge]:
     """Those that the attempt passed, as far as the configuration still has them."""
-    yield from rules.providers.get(record["provider_used"] or "", ())
+    yield from rules.target(record["provider_used"] or "", record["model"] or "")
     if not record["charged"]:
         return
     tenant, key = record["tenant_id"] or "", record["key_name"] or ""
     if (tenant, key) not in rules.keys:
         return
-    yield from rules.caller(tenant, key, record["model"] or "")
+    yield from rules.caller(tenant, key)
     if record["user"]:
         yield from rules.user(tenant, record["user"])
     yield from rules.tagged(tenant, record["tags"] or ())

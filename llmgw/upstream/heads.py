@@ -31,20 +31,25 @@ def plain_head(call: Call, content_type: bytes) -> bytes:
 
 def reply_head(call: Call, upstream: Upstream, connection: Connection) -> bytes:
     """For an answer that a provider gave. Its cost stands there where it is known by now."""
-    known = (connection.content_type, call.model_used)
+    known = (connection.content_type, call.model_used, not call.trail)
     origin = upstream.reply_heads.get(known) or new_origin(upstream, *known)
     cost_usd_micro = call.cost_usd_micro if call.usage_source is not None else -1
     head = reply_lines(
         origin, call.request_id, call.attempts, int(call.queue_ms), cost_usd_micro, call.limit_lines
     )
+    if call.trail:
+        head += b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
     for name, value in connection.headers:
         if name in PASSED_ON:
             head += b"%b: %b\r\n" % (name, safe(value))
     return head
 
 
-def new_origin(upstream: Upstream, content_type: bytes, model: str) -> bytes:
-    """The lines that are the same for all answers of one kind from one model of a provider."""
+def new_origin(upstream: Upstream, content_type: bytes, model: str, is_straight: bool) -> bytes:
+    """The lines that are the same for all answers of one kind from one model of a provider.
+
+    `is_straight`: it was the first that was asked, which its route says in as many words.
+    """
     if len(upstream.reply_heads) >= HEADS_MAX:
         upstream.reply_heads.clear()
     lines = [
@@ -54,9 +59,11 @@ def new_origin(upstream: Upstream, content_type: bytes, model: str) -> bytes:
         b"x-llmgw-model: " + safe(model.encode("ascii", "replace")),
         b"x-llmgw-cache: bypass",
     ]
+    if is_straight:
+        lines.append(b"x-llmgw-route: " + safe(f"{upstream.name}/{model}:ok".encode("ascii", "replace")))
     if content_type.startswith(b"text/event-stream"):
         lines.append(b"cache-control: no-cache")
-    head = upstream.reply_heads[(content_type, model)] = b"\r\n".join([*lines, b""])
+    head = upstream.reply_heads[content_type, model, is_straight] = b"\r\n".join([*lines, b""])
     return head
 
 

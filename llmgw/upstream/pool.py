@@ -24,7 +24,7 @@ OnLost = Callable[[Connection], object]
 
 
 class Connector(Protocol):
-    async def connect(self, on_lost: OnLost) -> Connection: ...
+    async def connect(self, on_lost: OnLost, until_s: float) -> Connection: ...
 
     async def close(self) -> None: ...
 
@@ -48,7 +48,7 @@ class DirectConnections:
         self.wheel = wheel
         self.connect_s = provider.timeouts.connect
 
-    async def connect(self, on_lost: OnLost) -> Connection:
+    async def connect(self, on_lost: OnLost, until_s: float) -> Connection:
         """DNS, TCP and TLS under one deadline. Raises UpstreamError."""
         loop = asyncio.get_running_loop()
 
@@ -56,7 +56,7 @@ class DirectConnections:
             return Connection(loop, self.wheel, on_lost)
 
         try:
-            async with asyncio.timeout(self.connect_s):
+            async with asyncio.timeout(min(self.connect_s, until_s - monotonic())):
                 if self.tls is None:
                     _, connection = await loop.create_connection(factory, self.host, self.port)
                 else:
@@ -66,7 +66,7 @@ class DirectConnections:
         except TimeoutError:
             raise UpstreamTimeout("The provider could not be connected to in time.") from None
         except (OSError, UnicodeError) as error:  # the latter: a name that no DNS query can hold
-            raise UpstreamBroken("The provider could not be connected to.") from error
+            raise UpstreamBroken("The provider could not be connected to.", cause="connect") from error
         return connection
 
     async def close(self) -> None:
@@ -97,9 +97,12 @@ class Pool:
                 return connection
         return None
 
-    async def connect(self) -> Connection:
-        """For a caller that has no Task of its own; a caller that leaves ends the attempt to connect."""
-        task = asyncio.get_running_loop().create_task(self.connector.connect(self.forget))
+    async def connect(self, until_s: float) -> Connection:
+        """For a caller that has no Task of its own; a caller that leaves ends the attempt to connect.
+
+        `until_s`, on the monotonic clock: the end of the request that wants it. Raises UpstreamError.
+        """
+        task = asyncio.get_running_loop().create_task(self.connector.connect(self.forget, until_s))
         try:
             connection = await task
         except asyncio.CancelledError:

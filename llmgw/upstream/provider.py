@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from urllib.parse import urlsplit
 
 from llmgw import __version__
+from llmgw._core.ask import Attempt
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.skim import Skim
@@ -32,36 +33,34 @@ class Upstream:
         self._credentials = [self.dialect.credential(key) for key in provider.api_keys or ("",)]
         if not provider.api_keys and provider.dialect != "mock":
             self._credentials = [b""]  # a vLLM of one's own asks for none
-        self._turn = 0
+        self._turn = -1
         self._heads: dict[tuple[str, str, bytes], bytes] = {}
-        self.reply_heads: dict[tuple[bytes, str], bytes] = {}  # kept by `heads`
+        self.reply_heads: dict[tuple[bytes, str, bool], bytes] = {}  # kept by `heads`
 
-    def keys_in_turn(self) -> Iterable[bytes]:
-        """Each key's header line once; the next request begins with the next key."""
-        return self._credentials if len(self._credentials) == 1 else self._keys_in_turn()
+    @property
+    def key_count(self) -> int:
+        return len(self._credentials)
 
-    def _keys_in_turn(self) -> Iterator[bytes]:
-        count = len(self._credentials)
-        first = self._turn = (self._turn + 1) % count
-        for offset in range(count):
-            yield self._credentials[(first + offset) % count]
+    def next_key(self) -> int:
+        """The number of the key whose turn it is."""
+        self._turn = (self._turn + 1) % len(self._credentials)
+        return self._turn
 
-    async def ask(
-        self, call: Call, facts: Skim | None, model: str, credential: bytes, total_at_s: float
-    ) -> Connection:
+    async def ask(self, call: Call, facts: Skim | None, attempt: Attempt, total_at_s: float) -> Connection:
         """Sends the request; returns with the beginning of its answer. Raises UpstreamError.
 
         It is sent a second time only where the first cannot have been processed: a connection that
         had rested turned out to be closed, with no byte of an answer.
         """
+        model = attempt.way.model
         renamed = model if model != call.model_requested else None
         body = self.dialect.body(call, facts, renamed) if call.upload is None else []
         size = sum(map(len, body)) if call.upload is None else call.upload.size(renamed)
-        head = self.head(call, model, credential, size)
+        head = self.head(call, model, self._credentials[attempt.key], size)
         connection = self.pool.maybe_idle()
         if connection is not None:
             try:
-                await self.exchange(connection, call, facts, renamed, head, body, total_at_s)
+                await self.exchange(connection, call, facts, attempt, renamed, head, body, total_at_s)
                 return connection
             except UpstreamError:
                 if connection.has_begun or connection.is_late or call.is_upload_begun:
@@ -69,9 +68,9 @@ class Upstream:
             except BaseException:
                 connection.close()
                 raise
-        connection = await self.pool.connect()
+        connection = await self.pool.connect(total_at_s)
         try:
-            await self.exchange(connection, call, facts, renamed, head, body, total_at_s)
+            await self.exchange(connection, call, facts, attempt, renamed, head, body, total_at_s)
         except BaseException:
             connection.close()
             raise
@@ -82,6 +81,7 @@ class Upstream:
         connection: Connection,
         call: Call,
         facts: Skim | None,
+        attempt: Attempt,
         renamed: str | None,
         head: bytes,
         body: list[bytes | memoryview],
@@ -90,7 +90,7 @@ class Upstream:
         scanner = self.dialect.scanner(call, facts) if call.route is OTHER or call.stream else None
         timeouts = self.timeouts
         begun = connection.ask(head, body, scanner, timeouts.first_token, timeouts.idle, total_at_s)
-        call.may_be_billed = connection.is_open
+        attempt.may_be_billed = connection.is_open
         if call.upload is None:
             await begun
             return

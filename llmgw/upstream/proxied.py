@@ -111,7 +111,7 @@ class ProxiedConnection(Connection):
 
 def broken(error: Exception) -> UpstreamError:
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
-        return UpstreamBroken("The provider could not be connected to.")
+        return UpstreamBroken("The provider could not be connected to.", cause="connect")
     return UpstreamBroken("The provider closed the connection before its answer was complete.")
 
 
@@ -141,7 +141,8 @@ class ProxiedConnections:
             )
         return self._session
 
-    async def connect(self, on_lost: OnLost) -> Connection:
+    async def connect(self, on_lost: OnLost, until_s: float) -> Connection:
+        """Connects when it is asked, under its own deadline and the request's."""
         return ProxiedConnection(self, asyncio.get_running_loop(), on_lost)
 
     async def close(self) -> None:

@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
+from time import time
+from typing import Final
 
+from llmgw._core.ask import Attempt
 from llmgw._wire.call import Call
 from llmgw._wire.skim import Answer, Skim, skim_answer
 from llmgw._wire.sse import EventScanner
 from llmgw._wire.upstream import Connection
 from llmgw.dialects import OTHER, Usage, estimated_usage, reported_usage
 from llmgw.errors import UpstreamBroken
+from llmgw.routing.causes import Cause, cause_of_status, is_out_of_funds
+from llmgw.routing.hints import hints_of, stated_wait_s
 from llmgw.upstream.provider import Upstream
 
-# The provider's trouble, not the caller's: another target may do better. Its 401 and 403 speak of our key.
-REFUSALS = frozenset({401, 403, 408, 409, 429})
-# Refusals that concern the key rather than the provider.
-KEY_REFUSALS = frozenset({401, 403, 429})
+# Their `Retry-After` is about when to come back (RFC 9110 10.2.3), or commonly meant so.
+SAY_WHEN: Final = frozenset({429, 503, 529, 500, 502, 504, 408, 409})
+
+NOTHING: frozenset[str] = frozenset()
 
 
 class Reply:
-    """The beginning of an answer, or the whole of it: `body` is None where it is to be relayed."""
+    """The beginning of an answer, or the whole of it: `body` is None where it is to be relayed.
 
-    __slots__ = ("answer", "body", "connection", "model", "upstream")
+    `attempt` is the one that it answers.
+    """
 
-    def __init__(self, connection: Connection, upstream: Upstream, call: Call, model: str) -> None:
-        """Raises UpstreamError where this answer must not reach the client."""
+    __slots__ = ("answer", "attempt", "body", "connection", "upstream")
+
+    def __init__(
+        self,
+        connection: Connection,
+        upstream: Upstream,
+        call: Call,
+        attempt: Attempt,
+        served_elsewhere: Container[str] = NOTHING,
+    ) -> None:
+        """Raises UpstreamError where this answer must not reach the client.
+
+        What the provider says of the request itself is the client's to know, unless other models are there
+        for it: `served_elsewhere` has those causes.
+        """
         self.connection = connection
         self.upstream = upstream
-        self.model = model
+        self.attempt = attempt
         self.answer: Answer | None = None
         self.body: bytes | None = None
-        if is_refusal(connection.status):
-            call.may_be_billed = False
-            raise UpstreamBroken(
-                f"The provider answered with status {connection.status}.", upstream_status=connection.status
-            )
+        if connection.status >= 300:
+            judge_status(connection, attempt, served_elsewhere)
         scanner = connection.events
         if scanner is not None:
             judge_events(scanner, connection.is_complete)
@@ -66,9 +83,22 @@ class Reply:
         return reported
 
 
-def is_refusal(status: int) -> bool:
-    """A redirect is one, too: destinations come from the configuration alone."""
-    return status in REFUSALS or status >= 500 or 300 <= status < 400
+def judge_status(connection: Connection, attempt: Attempt, served_elsewhere: Container[str]) -> None:
+    """A redirect is a failure, too: destinations come from the configuration alone."""
+    status, body = connection.status, connection.peek_held()
+    cause = cause_of_status(status, body)
+    if cause is None or (cause.is_of_request and cause not in served_elsewhere):
+        return
+    attempt.may_be_billed = False
+    if is_out_of_funds(status, body):
+        cause = Cause.AUTH  # no wait helps
+    stated_s = None
+    if status in SAY_WHEN:
+        hints = hints_of(connection.headers, status, time())
+        stated_s = stated_wait_s(hints, body if cause is Cause.RATE_LIMIT else b"")
+    raise UpstreamBroken(
+        f"The provider answered with status {status}.", upstream_status=status, cause=cause, stated_s=stated_s
+    )
 
 
 def judge_json(answer: Answer) -> None:

@@ -76,6 +76,18 @@ def test_the_example_shows_the_defaults() -> None:
     assert tree.server.model_copy(update={"state_dir": "", "admin": config.Admin()}) == config.Server()
     assert tree.providers["openai"].timeouts == config.Timeouts()
     assert tree.providers["own"].tls == config.Tls()
+    assert tree.providers["openai"].breaker == config.Breaker(slow_s=20.0)
+    assert tree.providers["openai"].retry_budget == config.RetryBudget()
+    assert tree.providers["openai"].pacing == config.Provider(name="o", dialect="openai").pacing
+    assert tree.providers["own"].health_check == config.HealthCheck()
+    model = tree.models["gpt-4o-mini"]
+    assert (model.retry, model.hedge) == (config.Retry(), config.Hedge())
+    assert (model.canary.share, model.mirror.share) == (
+        config.Canary.model_fields["share"].default,
+        config.Mirror.model_fields["share"].default,
+    )
+    assert tree.models["support"].hash_on == config.Model.model_fields["hash_on"].default
+    assert tree.models["long"].targets[1].quality == config.Target(provider="p").quality
     assert tree.log == config.Log()
     assert tree.queue == config.Queue()
     assert tree.ledger.model_copy(update={"path": ""}) == config.Ledger()

@@ -48,6 +48,19 @@ def test_checking_a_file_says_what_loading_it_would(path: Path) -> None:
     assert config.check(path, {}).problems == []
 
 
+def test_the_authorities_of_redis_are_a_file_like_any_other(path: Path) -> None:
+    redis = "redis: {url: 'rediss://:S3cret@h?ssl_ca_certs=own-ca.pem'}"
+    path.write_text(TEXT.replace(", tls: {ca_file: own-ca.pem}", "") + redis)
+    problems = config.check(path, {}).problems
+    assert [line.split(": ", 1)[1] for line in problems] == [
+        "redis.url: found <hidden>, expected in ssl_ca_certs a readable PEM file with at least one certificate"
+    ]
+    shutil.copy(CA_FILE, path.with_name("own-ca.pem"))
+    tree = config.load_file(path, {})
+    address = config.parse_redis_url(tree.redis.url)
+    assert (address.ssl_ca_certs, address.password) == (str(path.with_name("own-ca.pem")), "S3cret")
+
+
 def test_the_command_prints_notices_and_is_content(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,13 @@
 """Where Redis is, in one line."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmgw.config import RedisAddress, parse_redis_url
-from llmgw.config.redis_url import EXPECTED
+from llmgw.config.redis_url import EXPECTED, move_ca_file
 
 GOOD = {
     "redis://localhost": RedisAddress("single", (("localhost", 6379),)),
@@ -73,3 +75,16 @@ def test_no_refusal_shows_any_of_the_url(url: str, at: int, slip: str) -> None:
 def test_the_password_is_in_no_repr() -> None:
     for url in ("rediss://:pass@h:1", "redis+sentinel://:pass@h/s?sentinel_password=pass"):
         assert "pass" not in repr(parse_redis_url(url))
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_moving_the_file_of_authorities_changes_nothing_else(url: str) -> None:
+    before, after = GOOD[url], parse_redis_url(move_ca_file(url, lambda path: f"/é &#%{path}"))
+    assert after == (
+        replace(before, ssl_ca_certs=f"/é &#%{before.ssl_ca_certs}") if before.ssl_ca_certs else before
+    )
+
+
+def test_what_only_looks_like_the_option_is_left_alone() -> None:
+    url = "rediss://ssl_ca_certs=a:ssl_ca_certs=b@h?ssl_cert_reqs=none"
+    assert move_ca_file(url, str.upper) == url

@@ -19,8 +19,12 @@ providers:
     api_keys: ["Prov1derS3cretZ", "${PROVIDER_KEY}"]
     proxy: "http://me:Pr0xyS3cretZ@proxy.example:3128"
     timeouts: {connect: 5s}
+    breaker: {slow: 20s}
+    health_check: {every: 10s}
+  own: {dialect: openai, base_url: "http://own.example/v1", breaker: off}
 models:
-  "*": {targets: [{provider: openai, weight: 2}]}
+  "*": {targets: [{provider: openai, weight: 2}], fallbacks: {timeout: [own]}, hedge: {after: p90}}
+  own: {score: {latency: 1}, targets: [{provider: own}], mirror: {target: {provider: openai}}, fallbacks: ["gpt-4o"]}
 tenants:
   acme:
     models: ["gpt-*"]

@@ -102,6 +102,26 @@ def test_an_integer_is_plain_digits_within_its_range(value: object) -> None:
         units.integer_between(0, 10)(value)
 
 
+@pytest.mark.parametrize(
+    "value", ["1.0000001", "-1", "1e1", ".5", "0x1", "", "nan", "inf", "10.5", True, None, []]
+)
+def test_a_number_is_plain_decimal_text_within_its_range(value: object) -> None:
+    with pytest.raises(ValueError, match="a number from 0 to 10"):
+        units.number_between(0, 10)(value)
+
+
+@given(st.integers(0, 10**7))
+def test_a_number_is_its_decimal_text_and_both_ends_belong_to_it(millionths: int) -> None:
+    assert units.number_between(0, 10)(f"{millionths // 10**6}.{millionths % 10**6:06}") == millionths / 10**6
+
+
+@pytest.mark.parametrize("value", ["999ms", "3601s", "1.000001h", "1d", 0.5, 3600.5])
+def test_a_bounded_duration_is_within_its_range(value: object) -> None:
+    with pytest.raises(ValueError, match="a duration from 1s to 1h"):
+        units.duration_between("1s", "1h")(value)
+    assert units.duration_between("1s", "1h")("60m") == units.duration_between("1s", "1h")(3600) == 3600.0
+
+
 @pytest.mark.parametrize("value", ["yes", "True", "on", "1", "", None, 1])
 def test_a_switch_is_true_or_false_and_nothing_else(value: object) -> None:
     with pytest.raises(ValueError, match="true or false"):

@@ -26,13 +26,18 @@ UPSTREAM_KEY = "sk-upstream-secret-a1b2c3d4e5f6"
 DEADLINE_S = 20.0  # of anything that takes milliseconds on a quiet machine
 POLL_S = 0.01
 
+# Of a model whose tests count what arrives.
+ONCE = {"retry": {"max_attempts": 1}}
+
 Value = TypeVar("Value")
 Config = dict[str, Any]
 
 
 def up(port: int, *keys: str, **more: Any) -> Config:
-    """A provider: the mock that listens on this port."""
+    """A provider: the mock that listens on this port. One test's faults must not be the next one's concern."""
     return {
+        "breaker": "off",
+        "retry_budget": {"ratio": 1, "per_second": 1000},
         "dialect": "openai",
         "base_url": f"http://127.0.0.1:{port}/v1",
         "api_keys": list(keys or (UPSTREAM_KEY,)),
@@ -41,17 +46,18 @@ def up(port: int, *keys: str, **more: Any) -> Config:
 
 
 def default_config(port: int, **sections: Any) -> Config:
-    """One provider `up`, any model, two tenants. `sections` replace whole sections."""
+    """One provider `up`, any model, nothing tried twice, two tenants. `sections` replace whole sections."""
     return {
         "providers": {"up": up(port)},
         "models": {
-            "mock": {
+            "mock": ONCE
+            | {
                 "targets": [{"provider": "up"}],
                 "price": {"input": "1.00", "output": "2.00", "cached_input": "0.50"},
             },
-            "renamed": {"targets": [{"provider": "up", "model": "its-real-name"}]},
-            "gpt-*": {"targets": [{"provider": "up"}]},
-            "*": {"targets": [{"provider": "up"}]},
+            "renamed": ONCE | {"targets": [{"provider": "up", "model": "its-real-name"}]},
+            "gpt-*": ONCE | {"targets": [{"provider": "up"}]},
+            "*": ONCE | {"targets": [{"provider": "up"}]},
         },
         "tenants": {
             "acme": {"keys": [{"name": "web", "key": CLIENT_KEY}]},
@@ -123,6 +129,13 @@ class Gateway:
     def admin_url(self) -> str:
         return f"http://127.0.0.1:{self.admin_port}"
 
+    def forget_health(self) -> None:
+        """What a test's faults made the gateway think of its providers must not be the next one's concern."""
+        url = f"{self.admin_url}/admin/targets/reset"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(urllib.request.Request(url, method="POST"), timeout=DEADLINE_S) as answer:
+            assert answer.status == 200
+
     def stop(self) -> int:
         """Drains and ends it; the exit code."""
         if self.process.poll() is None:
@@ -185,6 +198,7 @@ class Gateway:
 
     async def forget_log(self) -> None:
         """Lines that are on their way come first; as many are due as requests were counted."""
+        await asyncio.to_thread(self.forget_health)
 
         def look() -> bool:
             metrics = self.metrics()

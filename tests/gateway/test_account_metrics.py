@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from farend import FarEnd
-from gatewayrig import CLIENT_KEY, OTHER_KEY, UPSTREAM_KEY, default_config, secrets_in, up, wait_for
+from gatewayrig import CLIENT_KEY, ONCE, OTHER_KEY, UPSTREAM_KEY, default_config, secrets_in, up, wait_for
 from wireclient import chat, exchange, get, post, post_chunked, wire_to
 
 PROMPT = "hello"
@@ -162,7 +162,7 @@ async def test_no_credential_is_in_any_answer_log_or_metric(start_gateway, share
     shared_far.reset()
     config = default_config(shared_far.port)
     config["providers"]["dead"] = up(1)
-    config["models"]["dead"] = {"targets": [{"provider": "dead"}]}
+    config["models"]["dead"] = ONCE | {"targets": [{"provider": "dead"}]}
     gateway = start_gateway(config)
     for name, request in {**LEAKS, "dead": post(chat(model="dead"))}.items():
         async with wire_to(gateway.port) as wire:

@@ -53,8 +53,8 @@ def trio_gateway(shared_ends, tmp_path_factory) -> Iterator[Gateway]:
             "short": up(ports["a"], timeouts={"first_token": "350ms", "total": "500ms"}),
         },
         "models": {
-            "alone": {"targets": [targets["a"]]},
-            "pair": ordered | {"targets": [targets["a"], targets["b"]]},
+            "alone": {"targets": [targets["a"]], "retry": {"base_delay": "10ms"}},
+            "pair": ordered | {"targets": [targets["a"], targets["b"]], "retry": {"max_attempts": 2}},
             "hasty-pair": ordered | {"targets": [{"provider": "hasty-a"}, targets["b"]]},
             "row": ordered | {"targets": [targets["c"], targets["a"], targets["b"]]},
             "behind-a-dead-one": ordered | {"targets": [{"provider": "dead"}, targets["b"]]},
@@ -187,11 +187,18 @@ async def test_with_no_target_left_the_last_trouble_is_told_once(trio, far_ends)
     assert (line["attempts"], line["status"], line["error_code"]) == (2, 502, "upstream_error")
 
 
-async def test_nobody_fell_back_where_there_was_nobody_else(trio, far_ends):
+async def test_where_there_is_nobody_else_the_same_target_is_asked_again(trio, far_ends):
     far_ends[0].script({"status": 500})
+    assert (await exchange(trio.port, post(chat(model="alone")))).status == 200
+    line = await trio.log_line()
+    assert (line["attempts"], line["fallback_used"]) == (2, False)
+
+
+async def test_nobody_fell_back_where_there_was_nobody_else(trio, far_ends):
+    far_ends[0].script({"status": 500, "times": 3})
     assert (await exchange(trio.port, post(chat(model="alone")))).status == 502
     line = await trio.log_line()
-    assert (line["attempts"], line["fallback_used"]) == (1, False)
+    assert (line["attempts"], line["fallback_used"]) == (3, False)
 
 
 async def test_each_target_gets_the_name_it_knows_the_model_by(trio, far_ends):

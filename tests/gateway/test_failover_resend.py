@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from gatewayrig import CLIENT_KEY, Gateway, up
+from gatewayrig import CLIENT_KEY, ONCE, Gateway, up
 from openai import AsyncOpenAI
 from wireclient import chat, exchange, post, post_chunked, wire_to
 
@@ -20,9 +20,9 @@ def one_gateway(shared_far, tmp_path_factory) -> Iterator[Gateway]:
             "brief": up(shared_far.port, connection_age="300ms"),
         },
         "models": {
-            "mock": {"targets": [{"provider": "up"}]},
-            "hasty": {"targets": [{"provider": "hasty"}]},
-            "brief": {"targets": [{"provider": "brief"}]},
+            "mock": ONCE | {"targets": [{"provider": "up"}]},
+            "hasty": ONCE | {"targets": [{"provider": "hasty"}]},
+            "brief": ONCE | {"targets": [{"provider": "brief"}]},
         },
         "tenants": {"acme": {"keys": [{"name": "web", "key": CLIENT_KEY}]}},
         "routes": {"/v1/*": "up"},

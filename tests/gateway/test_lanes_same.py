@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from gatewayrig import CLIENT_KEY, OTHER_KEY, Gateway, up
+from gatewayrig import CLIENT_KEY, ONCE, OTHER_KEY, Gateway, up
 from wireclient import Answer, chat, exchange, get, post, post_chunked, wire_to
 
 PATH = "/v1/chat/completions"
@@ -61,11 +61,12 @@ def laned(shared_far, tmp_path_factory):
         "server": {"max_body": "64KB"},
         "providers": {"up": up(shared_far.port), "hasty": up(shared_far.port, timeouts=HASTY)},
         "models": {
-            "mock": {
+            "mock": ONCE
+            | {
                 "targets": [{"provider": "up"}],
                 "price": {"input": "1.00", "output": "2.00"},
             },
-            "hasty": {"targets": [{"provider": "hasty"}]},
+            "hasty": ONCE | {"targets": [{"provider": "hasty"}]},
         },
         "tenants": {
             "acme": {"keys": [{"name": "web", "key": CLIENT_KEY}]},

@@ -115,10 +115,21 @@ def test_a_budget_of_nearly_nothing_tells_nothing_before_something_is_used(limit
     assert Alerts().check([(watch(0.1, gauge=Gauge(limit=limit)), 0)], 0.0) == []
 
 
-def test_who_is_no_speaker_tells_nothing_and_knows_what_was_told():
-    listener = Alerts()
-    assert listener.check([(watch(0.8), 85 * USD)], 0.0, is_speaker=False) == []
-    assert told(listener, watch(0.8, 0.9), 85, 90) == [[], [0.9]]
+def test_all_machines_have_one_word_for_a_fraction_and_learn_when_it_may_be_told_again():
+    one, other = Alerts(), Alerts()
+    [first] = one.check([(watch(0.8), 85 * USD)], 10.0)
+    [second] = other.check([(watch(0.8), 90 * USD)], 12.0)
+    assert first.word == second.word and first.id != second.id
+    assert first.stays_us == watch(0.8).gauge.window_us
+    assert one.take_rearmed() == []
+    one.check([(watch(0.8), 50 * USD)], 20.0)
+    assert one.take_rearmed() == [first.word] and one.take_rearmed() == []
+
+
+def test_the_word_of_a_calendar_period_is_its_own_and_stays_as_long():
+    gauge = calendar()
+    [alert] = Alerts().check([(watch(0.8, gauge=gauge), 85 * USD)], 10.0)
+    assert alert.word == alert.id and alert.stays_us == gauge.period_end_us - gauge.period_start_us
 
 
 def test_a_restart_tells_nothing_again():

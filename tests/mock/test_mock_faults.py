@@ -185,6 +185,36 @@ async def test_connection_close_is_said_and_done(mock):
     assert seen.ended == "eof"
 
 
+@pytest.mark.parametrize("body", [None, STREAM])
+async def test_a_connection_may_be_hung_up_behind_an_answer_that_promised_more(mock, body):
+    seen = await exchange(mock.port, chat_request(body, hang_up=True), answers=2)
+    assert b"connection: close" not in seen.head
+    assert seen.ended == "eof"
+    assert mock.seen[0].ended == "complete"
+
+
+@pytest.mark.parametrize("body", [None, STREAM])
+async def test_interim_answers_come_before_the_answer(mock, body):
+    seen = await exchange(mock.port, chat_request(body, interim=[103, 100]), answers=3)
+    first, second, third = [part.split(b" ")[1] for part in seen.raw.split(b"HTTP/1.1")[1:]]
+    assert (first, second, third) == (b"103", b"100", b"200")
+
+
+@pytest.mark.parametrize("body", [None, STREAM])
+@pytest.mark.parametrize("text", ["", "<html>", '{"error": {"message": "no"}}'])
+async def test_a_body_may_be_said_and_so_may_its_kind(mock, body, text):
+    mock.script({"body": text, "content_type": "text/html"})
+    seen = await exchange(mock.port, chat_request(body))
+    assert (seen.status, seen.body) == (200, text.encode())
+    assert b"content-type: text/html" in seen.head
+
+
+async def test_a_body_that_is_said_replaces_that_of_an_error(mock):
+    mock.script({"status": 503, "body": "<html>"})
+    seen = await exchange(mock.port, chat_request())
+    assert (seen.status, seen.body) == (503, b"<html>")
+
+
 async def test_an_early_answer_does_not_wait_for_the_body(mock):
     mock.script({"early": True, "status": 413})
     head = post("/v1/chat/completions", b"").replace(b"content-length: 0", b"content-length: 1000")
@@ -237,6 +267,10 @@ async def test_a_slow_reader_holds_the_answer_back(mock):
         ({"events": -1}, "events: expected int"),
         ({"sse": ["lf"]}, "sse: 'lf' is none of"),
         ({"headers": {"a": "b\r\nc: d"}}, "line break"),
+        ({"content_type": "a\r\nb: c"}, "line break"),
+        ({"interim": [200]}, "interim: expected a status"),
+        ({"interim": [101]}, "interim: expected a status"),
+        ({"content_type": 1}, "content_type: expected str"),
         ({"stall": "after-head", "reset": "after-head"}, "only one of"),
         ({"drip_s": 1}, "drip_s needs drip_bytes"),
     ],

@@ -78,7 +78,7 @@ def test_machines_without_redis_are_told_of(files: list[str], capsys: pytest.Cap
     "words",
     [
         ["--machines", "0"], ["--machines", "many"], ["--duration", "0s"], ["--duration", "10"], ["--rtt", "fast"],
-        ["--redis-loss", "1.5"], ["--redis-loss", "some"], ["--outage", "60s"], ["--outage", "60s+0s"],
+        ["--redis-loss", "1.5"], ["--redis-loss", "some"], ["--outage", "60s"], ["--outage", "60s+0s"], ["--outage", "60s+30s:0"],
         ["--ledger", "."], ["--format", "csv"], ["--since", "soon"],
     ],
 )  # fmt: skip

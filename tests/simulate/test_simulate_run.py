@@ -138,6 +138,26 @@ def test_what_single_machines_lose_of_redis_exceeds_a_limit_by_less_than_their_p
     assert over_admission(outcome) <= 0.1
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("length_s", "most"), [(0.5, 0.025), (4, 0.25)], ids=["a-moment", "long"])
+def test_one_machine_cut_off_alone_exceeds_nothing_for_a_moment_and_later_by_its_share(
+    length_s: float, most: float, seed: int
+) -> None:
+    """Of 40 in a second, 0.025 is one request."""
+    outcome = play(
+        by_mix(
+            config("limits: {rps: 40}", redis=True),
+            [stream(rate="80")],
+            12,
+            seed=seed,
+            machines=4,
+            outages=(Outage(4, length_s, machines=1),),
+        )
+    )
+    assert outcome.fleet.outages == 1
+    assert over_admission(outcome) <= most
+
+
 def test_a_fleet_of_20_never_over_admits_in_a_minute_either() -> None:
     limits = 'limits: {rpm: 200, tpm: 60000}\n    budgets: [{amount: "0.10", period: 1m}]'
     outcome = play(

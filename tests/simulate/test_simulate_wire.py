@@ -7,7 +7,9 @@ import random
 
 import pytest
 
-from llmgw.limits.fleet import SLOTS, Ask, Beat, Call, Entry, Fleet, GiveSlots, Lease, Row, TakeSlots
+from llmgw._core.limiter import SLOTS
+from llmgw.limits.fleet import Ask, Beat, Call, Entry, GiveSlots, Lease, Row, TakeSlots
+from llmgw.limits.memory import Fleet
 from llmgw.simulate.clock import Clock, VirtualLoop
 from llmgw.simulate.wire import LargeFleet, Outage, SimulatedStore, Wire
 from llmgw.store.adapter import StoreAway

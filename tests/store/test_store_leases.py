@@ -178,3 +178,37 @@ async def test_a_machine_that_stops_returns_its_leases(redis):
             assert unused(one, limit) > 0
         [look] = [await two.leases.wait([limit], [99])]
         assert look == ()
+
+
+async def test_of_all_machines_one_is_to_tell_until_it_may_be_told_again(redis):
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        minute_us = 60_000_000
+        said = [await machine.leases.maybe_claim("word", minute_us) for machine in (one, two, one)]
+        assert said == [True, False, True]
+        await two.leases.maybe_claim("word", 0)
+        assert await two.leases.maybe_claim("word", minute_us) is True
+        redis.command("CONFIG", "SET", "maxmemory", "1")
+        try:
+            assert await one.leases.maybe_claim("other", minute_us) is None
+        finally:
+            redis.command("CONFIG", "SET", "maxmemory", "0")
+
+
+async def test_every_machine_knows_within_a_second_what_the_fleet_has_used(redis):
+    budget = gauge(USD, limit=1000)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        two.leases.watch([budget])
+        assert two.leases.maybe_used(budget) is None
+        assert len(await one.flood(3, budget, usd_micro=100)) == 3
+        await until(lambda: two.leases.maybe_used(budget) == 300)
+        assert two.used(budget) == 0
+
+
+async def test_a_worker_that_is_not_the_keeper_looks_at_idle_budgets_too(redis):
+    budget, limit = gauge(USD, limit=1000), gauge(limit=1000)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        two.leases._is_keeper = False
+        two.leases.watch([budget, limit])
+        assert len(await one.flood(3, budget, limit, usd_micro=100)) == 3
+        await until(lambda: two.leases.maybe_used(budget) == 300, 8)
+        assert two.leases.maybe_used(limit) is None

@@ -7,9 +7,11 @@ from collections import deque
 
 import pytest
 
+from llmgw._core.limiter import CALENDAR, SLOTS, USD
 from llmgw.limits import lease
-from llmgw.limits.fleet import CALENDAR, SLOTS, USD, Ask, Entry, Fleet, Lease, Row, Settle
+from llmgw.limits.fleet import Ask, Entry, Lease, Row, Settle
 from llmgw.limits.lease import Demand, Known, Own
+from llmgw.limits.memory import Fleet
 
 MINUTE = Row("a" * 32, 0, 60_000_000, 1000)
 
@@ -86,6 +88,17 @@ def test_a_clock_that_goes_back_forgets_nothing():
     assert later.used == 0
 
 
+def test_a_return_finds_what_paid_for_it_though_its_bucket_began_before():
+    """The machine says when its bucket began; the lease is of the memory's bucket after that."""
+    row, fleet = Row("a" * 32, USD, 3_600_000_000, 1000), Fleet()
+    begin_us = 10**6 * row.width_us
+    leased_us = begin_us + row.width_us + 1_000_000
+    fleet.answer(Lease("t", "m", 1, (Ask(row, 600, 600, 1, 1),)), leased_us)
+    fleet.answer(Settle("t", "m", 1, (Entry(row, begin_us + 2_000_000, -600),)), leased_us + row.life_us)
+    [look] = fleet.answer(Lease("t", "m", 2, (Ask(row, 0, 0, 1, 1),)), leased_us + row.life_us).answers
+    assert look.used == 0
+
+
 def test_slices_follow_the_demand_and_shrink_with_the_rest():
     demand = Demand(MINUTE.life_us, 0, 0)
     for tick in range(1, 400):
@@ -118,26 +131,55 @@ def test_the_caps_of_all_machines_never_add_up_to_more_than_the_limit(seed):
     parts = [high - low for low, high in zip([0, *cuts], cuts, strict=False)]
     owns = [Own(*parts[index : index + 2]) for index in range(0, 2 * machines, 2)]
     known = Known(sum(map(sum, owns)), 0)
-    firsts = [lease.first_cap(MINUTE, own, known, machines) for own in owns]
+    owns = [lease.own_of(MINUTE, *own[:2], known, machines, 0) for own in owns]
     window_us = lease.phase_us(MINUTE)
     for away_us in (0, window_us // 2, window_us, 2 * window_us - 1, 2 * window_us, 10 * window_us):
-        caps = [lease.cap(MINUTE, first, False, machines, away_us, 0) for first in firsts]
+        caps = [lease.cap(MINUTE, own, own.used, False, machines, away_us, 0) for own in owns]
         assert sum(caps) <= MINUTE.limit
         if away_us < 2 * window_us:  # what was admitted under a first cap may still be in the window
-            assert all(now <= first for now, first in zip(caps, firsts, strict=True))
+            assert all(now <= own.all for now, own in zip(caps, owns, strict=True))
+
+
+def test_for_a_while_what_leaves_the_window_is_not_used_again():
+    own = Own(used=50, leased=10, sure=5, part=20)
+    assert [lease.cap(MINUTE, own, kept, False, 4, 0, 0) for kept in (50, 20, 0)] == [65, 35, 15]
+    assert lease.cap(MINUTE, own, 0, False, 4, lease.HOLD_US, 0) == own.all
+    budget = Row("b" * 32, USD, 86_400_000_000, 1000)
+    assert lease.cap(budget, own, 20, False, 4, 9_000_000, 10_000_000) == 35
+    slots = Row("5" * 32, SLOTS, 0, 100)
+    assert lease.cap(slots, own, 0, False, 4, 0, 0) == own.all
+
+
+@pytest.mark.parametrize(("rise", "parts"), [(0, [200, 200]), (10, [165, 85]), (100, [0, 0])])
+def test_of_what_is_left_a_machine_takes_only_what_the_others_will_not_have_used_up(rise, parts):
+    """`rise` in each look, four looks to a second; of 4 machines, and of a budget with a grace of 10 s."""
+    known = Known(200 - 20 * rise // 10, 0)
+    for look in range(1, 9):
+        known.look(known.used + rise if look > 4 else known.used, look * 250_000)
+    for unit, part in zip((0, USD), parts, strict=True):
+        row = Row("a" * 32, unit, 60_000_000, 1000)
+        assert lease.own_of(row, 7, 3, known, 4, 10_000_000).sure == part
+        assert lease.own_of(row, 7, 3, known, 1, 10_000_000).sure == 1000 - known.used
+
+
+def test_a_rise_is_forgotten_when_nobody_uses_more():
+    known = Known(0, 0)
+    for look in range(1, 60):
+        known.look(min(look * 25, 100), look * 1_000_000)
+    assert (known.step, known.per_s) == (0, 0)
 
 
 def test_a_budget_closes_and_a_rate_goes_on():
     budget = Row("b" * 32, USD, CALENDAR, 1000, 0, 86_400_000_000)
-    assert lease.cap(budget, 300, False, 2, 9_000_000, 10_000_000) == 300
-    assert lease.cap(budget, 300, False, 2, 11_000_000, 10_000_000) == 0
-    assert lease.cap(MINUTE, 300, False, 2, 10**12, 10_000_000) == 500
+    assert lease.cap(budget, Own(300, 0), 300, False, 2, 9_000_000, 10_000_000) == 300
+    assert lease.cap(budget, Own(300, 0), 300, False, 2, 11_000_000, 10_000_000) == 0
+    assert lease.cap(MINUTE, Own(300, 0), 0, False, 2, 10**12, 10_000_000) == 500
 
 
 def test_a_limit_that_was_never_looked_at_waits_for_one_that_knows():
-    assert lease.first_cap(MINUTE, Own(20, 5), None, 4) == 25
-    assert lease.cap(MINUTE, 25, False, 4, 0, 0) == 25
-    assert lease.cap(MINUTE, 25, True, 4, lease.TRUST_US, 0) == 250
+    assert lease.own_of(MINUTE, 20, 5, None, 4, 0) == Own(20, 5)
+    assert lease.cap(MINUTE, Own(20, 5), 20, False, 4, 0, 0) == 25
+    assert lease.cap(MINUTE, Own(20, 5), 20, True, 4, lease.TRUST_US, 0) == 250
 
 
 def test_leases_live_a_part_of_the_window():

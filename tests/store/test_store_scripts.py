@@ -8,9 +8,11 @@ import random
 import pytest
 from redis.asyncio import Redis
 
+from llmgw._core.limiter import CALENDAR, SLOTS, USD
 from llmgw.config import parse_redis_url
 from llmgw.limits import fleet
-from llmgw.limits.fleet import Ask, Beat, Entry, Fleet, GiveSlots, Lease, Row, Settle, TakeSlots
+from llmgw.limits.fleet import Ask, Beat, Claim, Entry, GiveSlots, Lease, Row, Settle, TakeSlots
+from llmgw.limits.memory import Fleet
 from llmgw.store import scripts
 from llmgw.store.adapter import Counters, Store
 from llmgw.store.client import make_client
@@ -31,7 +33,7 @@ def rows(now_us: int) -> list[Row]:
         Row(f"{index:032x}", index % 3, us, 10 ** (index % 4 + 1)) for index, us in enumerate(WINDOWS_US)
     ]
     start_us = now_us // 86_400_000_000 * 86_400_000_000
-    calendar = Row("c" * 32, fleet.USD, fleet.CALENDAR, 5_000_000, start_us, start_us + 10**12)
+    calendar = Row("c" * 32, USD, CALENDAR, 5_000_000, start_us, start_us + 10**12)
     return [*windows, calendar]
 
 
@@ -71,10 +73,12 @@ class Driver:
             return pick.choice(self.past)  # once more, or a late copy
         some = pick.sample(rows(self.now_us), pick.randint(1, 3))
         asker, machine = pick.choice("ab"), pick.choice(("m1", "m2", "m3"))
-        slots = [Row("5" * 32, fleet.SLOTS, 0, 20), Row("6" * 32, fleet.SLOTS, 0, 1)]
-        kind = pick.randrange(5)
+        slots = [Row("5" * 32, SLOTS, 0, 20), Row("6" * 32, SLOTS, 0, 1)]
+        kind = pick.randrange(6)
         if kind == 0:
             return Beat(machine)
+        if kind == 5:
+            return Claim(pick.choice("uvw"), machine, pick.choice((0, 10**10, 10**10)))
         if kind == 1:
             asks = tuple(
                 self.ask(row)._replace(wanted=pick.randint(0, 9), held=pick.choice((0, 0, 3)))
@@ -161,14 +165,21 @@ async def test_a_late_copy_of_an_earlier_call_changes_nothing(store):
 
 
 async def test_amounts_up_to_thousands_of_millions_of_dollars_stay_whole(store):
-    row = Row("a" * 32, fleet.USD, 86_400_000_000, 2**52)
+    row = Row("a" * 32, USD, 86_400_000_000, 2**52)
     odd = 2**51 + 1
     [reply] = await store.exchange([Lease("x", "m", 1, (Ask(row, odd, odd, odd, 1),))])
     assert reply.answers[0].granted == reply.answers[0].used == odd
 
 
 def test_scripts_are_short_and_say_what_they_guarantee():
-    for script in ("lease_amounts", "settle_amounts", "lease_slots", "return_slots", "beat_machine"):
+    for script in (
+        "lease_amounts",
+        "settle_amounts",
+        "lease_slots",
+        "return_slots",
+        "beat_machine",
+        "claim_word",
+    ):
         text = scripts.read(script)
         assert len(text.splitlines()) <= 65
         assert all(word in text for word in ("-- Guarantee:", "-- KEYS[1]", "-- ARGV[1]", "-- Reply:"))

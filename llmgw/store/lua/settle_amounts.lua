@@ -6,7 +6,8 @@
 -- KEYS[2...] the ring of each entry
 -- ARGV[1] number of the batch; ARGV[2] how long its reply stays (us)
 -- ARGV, 7 for each entry: width of a bucket (us; 0: calendar), buckets that count, life of a lease (us), end of
---   the period (us), how long the ring stays after that (us), time of the reservation (us, on this clock), delta
+--   the period (us), how long the ring stays after that (us), time of the reservation (us, on this clock; early
+--   by a bucket's width at most), delta
 -- Reply: text "number time", time in us.
 -- include once
 -- include ring
@@ -15,7 +16,7 @@ local ENTRY = 7
 
 local function take_back(ring, at_us, life_us, amount)
   local first = bucket_of(ring.width_us, at_us - life_us) - 1
-  local last = bucket_of(ring.width_us, at_us + life_us)
+  local last = bucket_of(ring.width_us, at_us + life_us + ring.width_us)
   local names, amounts = read_buckets(ring.key, math.max(first, ring.tail), math.min(last, ring.head))
   for index = 1, #names do
     local part = math.min(tonumber(amounts[index]) or 0, amount)

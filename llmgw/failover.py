@@ -1,0 +1,158 @@
+"""What follows an attempt that failed: its target's health is told, and another attempt begins, or the end.
+
+`routing.retry` decides; here it is done, within the limits of whoever is asked next and under its
+provider's retry budget. Nothing here happens once the client has had a byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import random
+from time import monotonic
+from typing import Final
+
+from llmgw._core.ask import Ask, Attempt
+from llmgw._core.health import FAILED, IGNORED
+from llmgw._wire.call import Call
+from llmgw.admission import Resources, nobody_there
+from llmgw.config import Config, Retry
+from llmgw.errors import UpstreamError
+from llmgw.routing.causes import Cause, fallback_class
+from llmgw.routing.healths import to_us
+from llmgw.routing.retry import StepKind, next_step
+
+# A 429 that does not say for how long.
+PAUSE_S: Final = 1.0
+# A key that the provider does not know: it may have been put in order, so it is tried now and then.
+UNKNOWN_KEY_S: Final = 10.0
+# A target that stayed silent, while there are others.
+SILENT_S: Final = 5.0
+UNAUTHORIZED: Final = 401
+DEFAULT_RETRY: Final = Retry()
+# Another key of the same provider may do better.
+OF_KEY: Final = frozenset({Cause.RATE_LIMIT, Cause.AUTH})
+# The same target would say, or not say, the same again.
+FINAL: Final = frozenset({Cause.TIMEOUT, Cause.AUTH})
+# A conflict, or a body that was too slow for it: with this one request.
+PASSING: Final = frozenset({408, 409})
+# They say nothing against the target.
+BLAMELESS: Final = frozenset({Cause.RATE_LIMIT, Cause.AUTH, Cause.CONTEXT_LENGTH, Cause.CONTENT_POLICY})
+
+
+class Failover:
+    def __init__(self, config: Config, resources: Resources) -> None:
+        self.limiter = resources.limiter
+        self.board = resources.board
+        self.budgets = {name: provider.retry_budget for name, provider in config.providers.items()}
+
+    def note(self, ask: Ask, attempt: Attempt, failure: UpstreamError) -> None:
+        """Of an attempt that failed: its target's health, and what this request may still ask."""
+        now_us = self.board.now_us()
+        cause = Cause(failure.cause)
+        health = attempt.way.health
+        is_blameless = cause in BLAMELESS or failure.upstream_status in PASSING
+        attempt.end(IGNORED if is_blameless else FAILED)
+        ask.note(attempt.way.shown, str(failure.upstream_status or cause))
+        if cause is Cause.RATE_LIMIT:
+            health.pause(attempt.key, now_us + to_us(failure.stated_s or PAUSE_S))
+        elif failure.upstream_status == UNAUTHORIZED:
+            health.pause(attempt.key, now_us + to_us(UNKNOWN_KEY_S))
+        if cause in OF_KEY and self.has_another_key(ask, attempt, now_us):
+            ask.keys_tried += 1
+            ask.next_key = (attempt.key + 1) % attempt.way.upstream.key_count
+            return
+        ask.keys_tried = 0
+        ask.tries += 1
+        ask.tried |= attempt.bit
+        if cause in FINAL:
+            ask.barred |= attempt.bit
+        if cause is Cause.RATE_LIMIT:
+            health.throttled(now_us)
+        elif cause is Cause.TIMEOUT and ask.has_left():
+            # The last one stays: whoever sends slow prompts must not close it to others.
+            health.pause(-1, now_us + to_us(SILENT_S))
+
+    def has_another_key(self, ask: Ask, attempt: Attempt, now_us: int) -> bool:
+        """Whether the same target may be asked at once, with a key that was not refused."""
+        count = attempt.way.upstream.key_count
+        if ask.keys_tried + 1 >= count:
+            return False
+        return attempt.way.health.maybe_key((attempt.key + 1) % count, now_us) not in {-1, attempt.key}
+
+    async def go_on(self, call: Call, ask: Ask, failure: UpstreamError, deadline_s: float) -> None:
+        """Begins the next attempt, after a wait where one is due, or raises UpstreamError."""
+        cause, last = Cause(failure.cause), ask.attempt
+        if call.is_upload_begun:
+            raise failure
+        model = ask.permit.plan.model
+        retry = model.retry if model is not None else DEFAULT_RETRY
+        step = next_step(
+            cause,
+            attempts=ask.tries,
+            max_attempts=retry.max_attempts,
+            has_untried=ask.has_left(),
+            can_repeat=ask.can_repeat(),
+            stated_s=failure.stated_s,
+            left_s=deadline_s - monotonic(),
+            base_s=retry.base_delay_s,
+            max_s=retry.max_delay_s,
+            random01=random(),
+        )
+        has_begun = False
+        if step.kind is StepKind.OTHER:
+            has_begun = self.begin(call, ask)
+        elif step.kind is StepKind.SAME:
+            await self.rest(call, ask, step.after_s)
+            has_begun = self.begin(call, ask, again=True)
+        if not has_begun and monotonic() < deadline_s:
+            has_begun = self.fall_back(call, ask, cause)
+        if not has_begun:
+            raise self.last_word(ask, failure, cause)
+        if not cause.is_of_request and not self.is_in_budget(ask.attempt):
+            ask.abandon()
+            ask.follow(last)
+            raise failure
+
+    async def rest(self, call: Call, ask: Ask, after_s: float) -> None:
+        """Before the same target is asked again."""
+        began_s = monotonic()
+        try:
+            await asyncio.sleep(after_s)
+        finally:
+            call.queue_ms += (monotonic() - began_s) * 1e3
+
+    def begin(self, call: Call, ask: Ask, *, again: bool = False) -> bool:
+        """Whether a target is available that has room. What the last one was sent stays counted there."""
+        last = ask.attempt
+        billed_tokens = ask.input_tokens if last.may_be_billed else 0
+        try:
+            has_begun = ask.switch(call.hold, self.limiter, billed_tokens, again) is None
+        except OverflowError:
+            return False
+        if has_begun and ask.attempt.way is not last.way:
+            call.fallback_used = True
+        return has_begun
+
+    def fall_back(self, call: Call, ask: Ask, cause: Cause) -> bool:
+        """To the models that stand for this cause, in order; once there, only on to the next of them."""
+        if ask.further is None:
+            ask.further = ask.permit.fallbacks.get(fallback_class(cause), ())
+        while ask.further:
+            permit, *further = ask.further
+            ask.further = tuple(further)
+            ask.fall_back(permit)
+            if self.begin(call, ask):
+                return True
+        return False
+
+    def is_in_budget(self, attempt: Attempt) -> bool:
+        """Whether its provider has room for one more retry: they must not become the outage."""
+        budget = self.budgets[attempt.way.upstream.name]
+        return attempt.way.traffic.take_retry(self.board.now_us(), budget.ratio, budget.per_second)
+
+    def last_word(self, ask: Ask, failure: UpstreamError, cause: Cause) -> UpstreamError:
+        """What the client is told where nobody is left to ask."""
+        if cause is not Cause.RATE_LIMIT:
+            return failure
+        wait_us = ask.wait_us(again=True)
+        return nobody_there(max(failure.stated_s or PAUSE_S, wait_us / 1e6))
