@@ -53,9 +53,7 @@ def head(call: Call, ask: Ask) -> bytes:
     )
     if call.trail:
         origin += b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
-    return reply_lines(
-        origin, call.request_id, call.attempts, int(call.queue_ms), call.cost_usd_micro, call.limit_lines
-    )
+    return reply_lines(origin + b"x-llmgw-cost-usd: 0.000000\r\n", call)
 
 
 def chat(call: Call, message: str) -> Json:

@@ -17,9 +17,11 @@ from urllib.parse import unquote
 import orjson
 
 from llmgw import degraded
-from llmgw._core.ask import Ask, Attempt, Permit
-from llmgw._core.health import FAILED, IGNORED, OK, Health
+from llmgw._core.ask import Ask, Attempt, Away, Permit
+from llmgw._core.health import FAILED, IGNORED, OK
+from llmgw._core.limiter import Refusal
 from llmgw._core.line import call_to_line
+from llmgw._core.recent import Recent
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.outlet import Outlet
@@ -40,8 +42,10 @@ from llmgw.errors import (
 )
 from llmgw.failover import Failover
 from llmgw.failpoints import failpoint
+from llmgw.hedging import Hedging
 from llmgw.limits.options import timeout_s
 from llmgw.metrics import Metrics
+from llmgw.mirror import Mirrors
 from llmgw.routing import Catalog, no_such_model
 from llmgw.routing.healths import to_us
 from llmgw.routing.hints import hints_of
@@ -53,8 +57,6 @@ TRACEPARENT = re.compile(
 )
 # Paths and, under globs, names of models come from clients: what is remembered of them has a bound.
 PERMITTED_MAX = 4096
-# A target's own figures are read this often: reading them costs as much as a tenth of a request.
-TOLD_EVERY_US = 50_000
 # What the label `model` shows for a request that was refused before its model was known.
 NO_MODEL = ""
 
@@ -69,16 +71,20 @@ class Gateway:
         metrics: Metrics,
         write_log: Callable[[bytes], None],
         resources: Resources,
+        recent: Recent,
     ) -> None:
         self.config = config
         self.metrics = metrics
         self.write_log = write_log
+        self.recent = recent
         self.keyring = Keyring(config)
         self.catalog = Catalog(config, resources.board)
         self.permitted: dict[tuple[Principal, str, str], Permit] = {}
         self.upstreams = {name: Upstream(provider, wheel) for name, provider in config.providers.items()}
         self.admission = Admission(config, resources, self.upstreams, metrics, self.catalog)
         self.failover = Failover(config, resources)
+        self.hedging = Hedging(resources)
+        self.mirrors = Mirrors(self.admission, resources, metrics)
         self.limiter = resources.limiter
         self.board = resources.board
         self.books = resources.books
@@ -86,7 +92,7 @@ class Gateway:
     async def serve(self, call: Call, out: Outlet) -> None:
         """Raises GatewayError before the answer began or, where `out.is_begun`, after it broke off."""
         self.metrics.started()
-        permit = facts = ask = reply = None
+        permit = facts = ask = answer = reply = None
         try:
             principal = self.identified(call)
             facts = read(call)
@@ -99,6 +105,8 @@ class Gateway:
             answer = ask.admit_nowait(call, self.limiter)
             if answer is not None:
                 await self.admission.contend(call, permit, ask, answer)
+            if permit.mirrored is not None:
+                self.mirrors.copy(call, facts, permit, ask)
             reply = await self.first_good(call, facts, ask)
             await self.relay(call, facts, ask, reply, out)
         except GatewayError as error:
@@ -117,11 +125,13 @@ class Gateway:
         finally:
             try:
                 if ask is not None:
+                    if ask.trail and not call.trail:
+                        call.trail = shown_trail(ask.trail)
                     ask.abandon()
                 if call.hold is not None and call.hold.is_open:
                     self.books.settle(call, ask, facts, unfinished_usage(call, facts, ask, reply))
             finally:
-                self.remember(call, permit)
+                self.remember(call, permit, answer)
 
     async def serve_models(self, call: Call, out: Outlet) -> None:
         """`GET /v1/models` and `/v1/models/{id}`: the names that this key may ask for."""
@@ -193,17 +203,30 @@ class Gateway:
 
     async def first_good(self, call: Call, facts: Skim | None, ask: Ask) -> Reply:
         """Asks one target after the other until one answers. Raises the last one's UpstreamError."""
-        total_s = call.queue_ms * 1e-3 + ask.attempt.way.upstream.timeouts.total
-        deadline_s = min(call.started_s + total_s, ask.deadline_s)
-        ask.attempt.way.traffic.offered(self.board.now_us())
+        deadline_s = ask.until_s(call)
         while True:
             attempt = ask.attempt
             try:
-                return await self.attempt(call, facts, ask, attempt, deadline_s)
+                if ask.permit.hedge is None:
+                    reply = await self.attempt(call, facts, ask, attempt, deadline_s)
+                else:
+                    reply = await self.hedged(call, facts, ask, deadline_s)
+                if ask.trail is not None:
+                    call.trail = trail_of(ask, reply)
+                return reply
             except UpstreamError as error:
                 failure = error
             await self.failover.go_on(call, ask, failure, deadline_s)
             self.books.passed_over(call, attempt, ask, unanswered_usage(call, facts, attempt))
+
+    async def hedged(self, call: Call, facts: Skim | None, ask: Ask, deadline_s: float) -> Reply:
+        """The same, of a model whose late targets get a second one beside them."""
+        return await self.hedging.first_good(
+            call,
+            ask,
+            begin=lambda attempt: self.attempt(call, facts, ask, attempt, deadline_s),
+            usage_of=lambda attempt: unanswered_usage(call, facts, attempt),
+        )
 
     async def attempt(
         self, call: Call, facts: Skim | None, ask: Ask, attempt: Attempt, deadline_s: float
@@ -211,16 +234,11 @@ class Gateway:
         """One request to one target, up to the beginning of its answer."""
         way = attempt.way
         upstream = way.upstream
-        call.attempts += 1
-        call.provider_used, call.model_used = upstream.name, way.model
-        attempt.began_s = monotonic()
+        attempt.set_out(call)
         if upstream.key_count > 1:
-            attempt.key = max(
-                way.health.maybe_key(
-                    ask.next_key if ask.keys_tried else upstream.next_key(), self.board.now_us()
-                ),
-                0,
-            )
+            is_next = ask.keys_tried and attempt.hold is None
+            first = ask.next_key if is_next else upstream.next_key()
+            attempt.key = max(way.health.maybe_key(first, self.board.now_us()), 0)
         self.books.sent(call, attempt, ask)
         try:
             connection = await upstream.ask(call, facts, attempt, deadline_s)
@@ -235,25 +253,13 @@ class Gateway:
             self.failover.note(ask, attempt, error)
             raise
         finally:
-            self.metrics.attempt(upstream.name, attempt.outcome)
-            call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic() - attempt.began_s) * 1e3
-        self.answered(call, ask, attempt, connection)
+            self.metrics.attempt(way.provider, attempt.outcome)
+            attempt.came_back(call)
+        if attempt.answered(call, connection.answered_s):
+            learn_pace(attempt, connection, ask.tokens, self.board.now_us())
         if failpoint:
             failpoint("first-byte")
         return reply
-
-    def answered(self, call: Call, ask: Ask, attempt: Attempt, connection: Connection) -> None:
-        """A target began to answer: what that says of it, and where the request went."""
-        now_us = self.board.now_us()
-        health = attempt.way.health
-        call.ttft_ms = (connection.answered_s - call.started_s) * 1e3
-        if attempt.outcome == "ok":
-            health.first_byte(round((connection.answered_s - attempt.began_s) * 1e6), now_us)
-        if now_us - attempt.way.told_us > TOLD_EVERY_US and attempt.way.upstream.provider.pacing:
-            attempt.way.told_us = now_us
-            learn_pace(health, attempt.key, connection, ask.tokens, now_us)
-        if ask.trail is not None:
-            call.trail = trail_of(ask, attempt, connection.status)
 
     def degrade(
         self, call: Call, facts: Skim | None, permit: Permit | None, ask: Ask | None, out: Outlet
@@ -269,6 +275,7 @@ class Gateway:
         call.cost_usd_micro = 0
         if call.hold is not None and call.hold.is_open:
             # What the last one was sent stays counted there; the caller is charged nothing.
+            self.books.passed_over(call, ask.attempt, ask, unanswered_usage(call, facts, ask.attempt))
             self.limiter.switch(call.hold, (), self.limiter.now_us(), sent_tokens(ask))
             self.books.settle(call, ask, facts, None)
         out.answer(call.status, degraded.head(call, ask), body)
@@ -313,19 +320,25 @@ class Gateway:
         finally:
             reply.upstream.release(connection)
 
-    def remember(self, call: Call, permit: Permit | None) -> None:
-        """Metrics and the log line, for every request, however it ended."""
+    def remember(self, call: Call, permit: Permit | None, answer: Refusal | Away | None = None) -> None:
+        """Metrics, the log line and what explains it, for every request, however it ended."""
         now_s = monotonic()
         overhead_s = now_s - call.started_s - (max(call.upstream_ms, 0.0) + call.queue_ms) * 1e-3
         self.metrics.finished(call, permit.plan.label if permit is not None else NO_MODEL, overhead_s, now_s)
-        self.write_log(call_to_line(call, now_s))
+        line = call_to_line(call, now_s)
+        self.write_log(line)
+        self.recent.keep(call.request_id, line, call.trail, limits_met(call, answer))
+        if permit is not None and permit.mirrored is not None:
+            self.mirrors.on_primary_over(call)
 
     def retire(self) -> None:
         """Another configuration is in force: what is under way ends here, and leaves no connection."""
+        self.mirrors.close()
         for upstream in self.upstreams.values():
             upstream.pool.retire()
 
     async def close(self) -> None:
+        self.mirrors.close()
         self.admission.close()
         for upstream in self.upstreams.values():
             await upstream.close()
@@ -378,7 +391,7 @@ def unanswered_usage(call: Call, facts: Skim | None, attempt: Attempt) -> Usage 
 
 def sent_tokens(ask: Ask) -> int:
     """What the last attempt's provider may count of it, though it failed."""
-    """A reset is the moment when all of a limit is there again; what is wanted is there sooner."""
+    return ask.input_tokens if ask.attempt.may_be_billed else 0
 
 
 def bound(ask: Ask, call: Call) -> None:
@@ -388,14 +401,14 @@ def bound(ask: Ask, call: Call) -> None:
     ask.max_wait_s = min(ask.max_wait_s, within_s)
 
 
-def learn_pace(health: Health, key: int, connection: Connection, tokens: int, now_us: int) -> None:
+def learn_pace(attempt: Attempt, connection: Connection, tokens: int, now_us: int) -> None:
     """What the provider's own headers say of what is left there, for a request of so many tokens."""
     hints = hints_of(connection.headers, connection.status, time())
     if hints is not None:
         requests_s = room_s(hints.reset_requests_s, hints.limit_requests, 1)
         tokens_s = room_s(hints.reset_tokens_s, hints.limit_tokens, tokens)
-        health.told(
-            key,
+        attempt.way.health.told(
+            attempt.key,
             hints.remaining_requests,
             now_us + to_us(requests_s) if requests_s >= 0 else -1,
             hints.remaining_tokens,
@@ -405,12 +418,23 @@ def learn_pace(health: Health, key: int, connection: Connection, tokens: int, no
 
 
 def room_s(reset_s: float, limit: int, wanted: int) -> float:
-    """A provider's reset is the moment when all of its limit is there again; what is wanted is there sooner."""
+    """A reset is the moment when all of a limit is there again; what is wanted is there sooner."""
     return reset_s * min(wanted / limit, 1.0) if limit > 0 else reset_s
 
 
-def trail_of(ask: Ask, attempt: Attempt, status: int) -> str:
+def trail_of(ask: Ask, reply: Reply) -> str:
     """`openai/gpt-4o:503,azure/dep:ok`: where the request went, and why not elsewhere."""
+    status = reply.connection.status
     last = "ok" if status < 400 else str(status)
-    steps = [*(ask.trail or ()), (attempt.way.shown, last)]
+    return shown_trail([*(ask.trail or ()), (reply.attempt.way.shown, last)])
+
+
+def shown_trail(steps: list[tuple[str, str]]) -> str:
     return ",".join(f"{shown}:{word}" for shown, word in steps)
+
+
+def limits_met(call: Call, answer: Refusal | Away | None) -> bytes:
+    """The limits as they stood when it was admitted, or when it was first refused."""
+    if call.hold is not None:
+        return call.hold.snapshot()
+    return answer.snapshot() if isinstance(answer, Refusal) else b""

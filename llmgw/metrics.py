@@ -153,6 +153,32 @@ FAMILIES: Final = (
         "Budget alerts, by what became of them.",
         ("result",),
     ),
+    Family(
+        meter.MIRRORED,
+        "llm_mirror_requests_total",
+        "Copies of requests, by what became of them beside the request itself.",
+        ("model", "outcome"),
+    ),
+    Family(
+        meter.MIRROR_LATENCY,
+        "llm_mirror_latency_seconds",
+        "From sending to the first byte, of requests and their copies where both were answered well.",
+        ("model", "side"),
+        per_unit=1_000_000,
+        bounds=meter.DURATION_BOUNDS_US,
+    ),
+    Family(
+        meter.OVERLOADED,
+        "llm_overload_refused_total",
+        "Requests that a worker turned away because it had no room for them.",
+        ("reason",),
+    ),
+    Family(
+        meter.HEALTH_CHECKS,
+        "llm_health_checks_total",
+        "Active health checks, by what became of them.",
+        ("provider", "outcome"),
+    ),
 )
 
 

@@ -1,8 +1,9 @@
 """What a worker takes on before it refuses: requests in flight, memory, and how late its loop may be.
 
-The gate (`_wire.gate`) asks at each request's head, before its body is read; here its bounds are set anew with
-every beat of the worker. Requests are bounded by their number. Memory is the worker's resident set and the
-bodies that are still to come. A late loop has a share of the requests refused, which rises while it is late.
+The gate (`_wire.gate`) is asked at each request's head, before its body is read; here its bounds are set
+anew with every beat of the worker. Requests are bounded by their number. Memory is the worker's resident set
+and the bodies that are still to come. A late loop has a share of the requests refused, which rises while it
+is late.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from random import random
 from typing import Final
 
 from llmgw import config
+from llmgw._wire.deadline import TICK_SECONDS
 from llmgw._wire.gate import REASONS, Gate
 from llmgw.errors import Overloaded
 
@@ -25,8 +27,8 @@ logger = logging.getLogger("llmgw")
 # A loop is late for that long before anybody is refused: one long turn of it is no overload.
 LATE_S: Final = 0.5
 # Of the share, a second: by a loop that is as late as it may be, and by one that is in time.
-RISE_PER_S: Final = 0.5
-FALL_PER_S: Final = 0.25
+RISE_PER_S: Final = 0.2
+FALL_PER_S: Final = 0.2
 # Some always come through, since nothing else shows that the loop has become faster.
 SHARE_MAX: Final = 0.95
 # A loop that stood still for long is not to be judged by that as if it had been looked at all the time.
@@ -36,7 +38,7 @@ TIMES_MAX: Final = 4.0
 
 # Below this part of its bound, what is left is worth asking the allocator for what it keeps.
 SPARE: Final = 0.25
-TRIM_EVERY_S: Final = 1.0
+TRIM_EVERY_S: Final = 0.1
 TRIM_EVERY_MAX_S: Final = 60.0
 WORTH: Final = 1 / 16
 
@@ -80,8 +82,11 @@ class Shedding:
 
 
 class Thrift:
-    """When to have the allocator give back what it keeps: it keeps freed memory for the next request, and what
-    it keeps would have requests refused for no reason. Taking it anew costs, so it is not done without need."""
+    """When to have the allocator give back what it keeps of freed memory.
+
+    It keeps it for the next request, which saves taking it anew; near the bound it would have requests
+    refused for no reason.
+    """
 
     def __init__(self) -> None:
         self.every_s = TRIM_EVERY_S
@@ -112,6 +117,7 @@ class Overload:
         self.count, self.resident, self.trim = count, resident, trim
         self.shedding, self.thrift = Shedding(), Thrift()
         self.has_warned = False
+        self.due_s = 0.0  # the next beat
         self.configure(settings, max_memory_bytes)
 
     def configure(self, settings: config.Overload, max_memory_bytes: int) -> None:
@@ -120,8 +126,10 @@ class Overload:
         self.max_late_s = settings.max_lag_s
         self.max_memory_bytes = max_memory_bytes
 
-    def look(self, late_s: float, now_s: float) -> None:
-        """With every beat: `late_s` is how much later than due it came."""
+    def look(self, now_s: float) -> None:
+        """With every beat of the worker; what comes later than the next one is due is the loop's lateness."""
+        late_s = now_s - self.due_s if self.due_s else 0.0
+        self.due_s = now_s + TICK_SECONDS
         share = self.shedding.look(late_s, self.max_late_s, now_s)
         self.gate.look(self.room_bytes(now_s), share)
 

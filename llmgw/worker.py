@@ -19,11 +19,13 @@ from llmgw._core.ask import Books
 from llmgw._core.estimate import Estimator
 from llmgw._core.health import Board, Health
 from llmgw._core.limiter import Limiter
+from llmgw._core.recent import Recent
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import TICK_SECONDS, Wheel
 from llmgw._wire.lane import Edge
 from llmgw._wire.outlet import Outlet
 from llmgw.admission import Resources, tag_of
+from llmgw.checkup import Checkup
 from llmgw.config import Config, parse_redis_url
 from llmgw.dialects import INFERENCE
 from llmgw.errors import ConfigError
@@ -34,6 +36,7 @@ from llmgw.limits.queue import Queue
 from llmgw.log import RequestLog
 from llmgw.metrics import Metrics
 from llmgw.mock import server as mock
+from llmgw.overload import Overload, Resident, memory_bound, trim
 from llmgw.server.admin import Admin
 from llmgw.server.failures import fail
 from llmgw.server.general import General
@@ -84,6 +87,7 @@ class Worker:
         self.config = config
         self.wheel = Wheel()
         self.metrics = Metrics(slot.segment, slot.index)
+        self.recent = Recent(slot.segment, slot.index)
         self.log = self.new_log(config)
         self.mock_socket: socket.socket | None = None
         self.mock_task: asyncio.Task[mock.Mock] | None = None
@@ -97,8 +101,10 @@ class Worker:
         self.gateway = self.new_gateway(self.config)
         self.gateway.admission.take_over()
         self.upkeep = Upkeep(self.gateway.admission, self.resources.limiter, self.metrics, self.store)
+        self.checkup = self.new_checkup()
+        self.overload = self.new_overload(self.config)
         self.edge = self.new_edge()
-        self.general = General(self.gateway, self.edge.next_id, self.config.server)
+        self.general = General(self.gateway, self.edge.next_id, self.config.server, self.overload)
         self.admin = Admin(
             self.config,
             self.slot.segment,
@@ -106,6 +112,7 @@ class Worker:
             self.upkeep.budgets_left,
             self.upkeep.limits_used,
             self.targets,
+            lambda: self.gateway,
         )
         self.slot.link.attach(loop, prepare=self.prepare, drain=self.draining.set, reopen=self.reopen_log)
         await self.meet_redis()
@@ -124,6 +131,7 @@ class Worker:
         self.timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.tick)
         self.slot.link.beat()
         self.wheel.turn()
+        self.overload.look(monotonic())
 
     async def meet_redis(self) -> None:
         """Before anybody is served, so that no request waits for connections and scripts."""
@@ -134,7 +142,9 @@ class Worker:
     # -- a configuration
 
     def new_gateway(self, config: Config) -> Gateway:
-        return Gateway(self.with_mock(config), self.wheel, self.metrics, self.write_log, self.resources)
+        return Gateway(
+            self.with_mock(config), self.wheel, self.metrics, self.write_log, self.resources, self.recent
+        )
 
     def new_resources(self, config: Config) -> Resources:
         """What is one worker's for life, whatever its configuration."""
@@ -168,6 +178,16 @@ class Worker:
         board = Board(segment, slot.index)
         return Resources(limiter, Estimator(segment), waiting, ledger, books, leases, board)
 
+    def new_checkup(self) -> Checkup:
+        """Of one machine, one worker asks; whoever takes its slot over goes on."""
+        upstreams = self.gateway.upstreams.values() if self.slot.index == 0 else ()
+        return Checkup(upstreams, self.gateway.catalog.healths, self.resources.board, self.metrics)
+
+    def new_overload(self, config: Config) -> Overload:
+        settings = config.server.overload
+        bound_bytes = memory_bound(settings, config.server.workers)
+        return Overload(settings, bound_bytes, self.metrics.overloaded, Resident(), trim)
+
     def new_edge(self) -> Edge:
         edge = Edge(
             self.serve,
@@ -176,6 +196,8 @@ class Worker:
             self.general_protocol,
             INFERENCE,
             self.wheel,
+            self.overload.gate,
+            self.overload.refusal,
         )
         edge.configure(self.config.server)
         edge.keeps_head = self.gateway.catalog.looks_at_heads
@@ -205,16 +227,20 @@ class Worker:
             raise ConfigError([f"{error.filename}: {error.strerror}"]) from None
 
         def commit() -> None:
+            self.checkup.close()
             self.gateway.retire()
             if config.log.path != self.config.log.path:
                 self.log.close()
                 self.log = self.new_log(config)
             self.config, self.gateway = config, gateway
             gateway.admission.take_over()
+            self.checkup = self.new_checkup()
             self.upkeep.configure(gateway.admission)
             logging.getLogger().setLevel(config.log.level.upper())
             self.bound_unread()
             self.edge.configure(config.server)
+            overload = config.server.overload
+            self.overload.configure(overload, memory_bound(overload, config.server.workers))
             self.edge.keeps_head = gateway.catalog.looks_at_heads
             self.general.configure(gateway, config.server)
             self.admin.config = config
@@ -258,6 +284,7 @@ class Worker:
 
     async def drain(self, listener: asyncio.Server) -> None:
         """No connection that reached us is refused, no request that was sent is lost."""
+        self.checkup.close()
         self.edge.is_draining = self.general.is_draining = True
         listener.close()
         await self.accept_queued()

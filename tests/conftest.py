@@ -12,12 +12,17 @@ import pytest
 REAL_TIME = {
     "attack",
     "bench",
+    "checkup",
+    "explain",
+    "faults",
     "gateway",
     "lifecycle",
     "mock",
     "observe",
+    "overload",
     "proofs",
     "proofs_fleet",
+    "resilience",
     "store",
     "supervisor",
 }

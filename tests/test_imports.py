@@ -11,11 +11,12 @@ ROOT = Path(__file__).parent.parent / "llmgw"
 LAYERS = (
     ("errors", "_core", "_wire"),
     ("config", "access", "dialects", "routing", "limits"),
-    ("upstream", "metrics", "log", "oplog", "webhook", "store", "ledger"),
-    ("waiting", "failpoints"),
+    ("upstream", "metrics", "log", "oplog", "webhook", "store", "ledger", "overload"),
+    ("waiting", "checkup", "failpoints"),
     ("admission",),
     ("failover", "hedging", "mirror", "degraded"),
     ("gateway",),
+    ("explain",),
     ("server",),
     ("worker", "upkeep", "supervisor", "mock", "bench", "serve", "cli", "simulate"),
 )

@@ -23,7 +23,7 @@ from libc.math cimport INFINITY
 
 from cpython.unicode cimport PyUnicode_DecodeASCII
 
-from llmgw._core.clock cimport monotonic_ns
+from llmgw._core.clock cimport monotonic_ns, monotonic_s
 from llmgw._core.estimate cimport ModelEstimate
 from llmgw._core.health cimport Health, Traffic
 from llmgw._core.limiter cimport Hold, Limiter
@@ -67,6 +67,7 @@ cdef enum:
     WAYS_MAX = 64                   # bits of a number
     TRAIL_MAX = 32                  # steps that are remembered of one request
     IGNORED = 2                     # of `health`
+    TOLD_EVERY_US = 50_000
 
 # Of `health`, as `x-llmgw-route` says it.
 VERDICTS = ("ok", "ok", "open", "cooling", "paced")
@@ -100,6 +101,9 @@ cdef class Way:
     cdef readonly str model
     cdef readonly str label             # of the model in the configuration
     cdef readonly str shown
+    cdef readonly str provider
+    cdef readonly double total_s        # its deadline for a whole request
+    cdef readonly bint is_paced         # its own figures are read
     cdef readonly tuple gauges          # the target's own and its model's
     cdef readonly Health health
     cdef readonly Traffic traffic       # of its provider
@@ -119,6 +123,7 @@ cdef class Way:
     ):
         self.upstream, self.model, self.label, self.shown, self.gauges = upstream, model, label, shown, gauges
         self.health, self.traffic = health, traffic
+        self.provider, self.total_s, self.is_paced = upstream.name, upstream.timeouts.total, upstream.provider.pacing
         self.estimate, self.encoding, self._names = estimate, encoding, names
         self._max_input, self._max_output = max_input, max_output
         self.is_priced = prices is not None
@@ -203,7 +208,8 @@ cdef class Away:
 cdef class Permit:
     """`counts_money`: a budget applies, if only a shadow one; `has_budget`: one that refuses.
 
-    `fallbacks`: by class of failure, the permits for other models, in order.
+    `fallbacks`: by class of failure, the permits for other models, in order. `hedge` and `mirrored` are the
+    plan's, None where it has none.
     """
 
     cdef readonly object principal, plan
@@ -213,11 +219,12 @@ cdef class Permit:
     cdef readonly int weight            # of its tenant, where tenants wait
     cdef readonly bint costs_tokens     # what is sent there is a prompt
     cdef readonly dict fallbacks
+    cdef readonly object hedge, mirrored
     cdef readonly Way first             # whose estimates count; None: there is no way
     cdef tuple _groups
     cdef unsigned long long _bits, _priced
     cdef Group _canary
-    cdef bint _is_text, _says_max_output, _looks_closer
+    cdef bint _is_text, _says_max_output, _looks_closer, _has_choice
     cdef Most _most
 
     def __init__(
@@ -233,12 +240,15 @@ cdef class Permit:
         self._looks_closer = looks_closer
         self.counts_money, self.has_budget = in_money(caller), in_money(caller, True)
         self._groups, self.fallbacks = (), {}
+        self.hedge = plan.model.hedge if plan.model is not None else None
+        self.mirrored = plan.mirrored
 
     def lead(self, tuple groups not None, dict fallbacks not None):
         """Where its requests can go, best group first, and then by class of failure."""
         cdef Group group
         cdef Permit other
         self._groups, self.fallbacks = groups, fallbacks
+        self._has_choice = sum([len(group.ways) for group in groups]) > 1
         self._most.output_tokens = 0
         for group in groups:
             self._bits |= group._bits
@@ -398,6 +408,30 @@ cdef class Attempt:
         self.way, self.bit, self._begun_us = way, 1ULL << number, begun_us
         self.outcome = "cancelled"
 
+    def set_out(self, Call call not None):
+        """The request goes there now."""
+        call.attempts += 1
+        call.provider_used, call.model_used = self.way.provider, self.way.model
+        self.began_s = monotonic_s()
+        if call.attempts == 1:
+            self.way.traffic.offered(health_now_us())
+
+    def came_back(self, Call call not None):
+        """Its answer began, or it failed."""
+        call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic_s() - self.began_s) * 1e3
+
+    def answered(self, Call call not None, double answered_s):
+        """What its answer's beginning says of its target. Whether it is time to read the provider's own figures:
+        that costs as much as a tenth of a request."""
+        cdef long long now_us = health_now_us()
+        call.ttft_ms = (answered_s - call.started_s) * 1e3
+        if self.outcome == "ok":
+            self.way.health.first_byte(<long long>((answered_s - self.began_s) * 1e6), now_us)
+        if not self.way.is_paced or now_us - self.way.told_us < TOLD_EVERY_US:
+            return False
+        self.way.told_us = now_us
+        return True
+
     cpdef int end(self, int outcome) except -1:
         """`outcome`: OK, FAILED or IGNORED of `health`."""
         if not self.is_over:
@@ -438,6 +472,10 @@ cdef class Ask:
         self.permit, self.caller, self.is_batch, self.tags = permit, caller, is_batch, ()
         self.deadline_s = INFINITY
         self._bits = permit._drawn()
+
+    def until_s(self, Call call not None):
+        """When its time is over, on the monotonic clock: waiting at limits does not count."""
+        return min(call.started_s + call.queue_ms * 1e-3 + self.attempt.way.total_s, self.deadline_s)
 
     def hold_to_price(self):
         """A budget applies: only ways whose price is known. Whether there is one."""
@@ -489,6 +527,8 @@ cdef class Ask:
             if isinstance(answer, Hold):
                 if way.health.begin(health_us):
                     self.attempt = Attempt(way, number, health_us)
+                    if self.permit._has_choice:
+                        self._note_passed(number, health_us)
                     return answer
                 limiter.settle(answer, 0, 0, now_us, 0)     # others were quicker
             elif answer.gauge not in way.gauges:
@@ -497,6 +537,27 @@ cdef class Ask:
                 self._refused |= 1ULL << number
                 if refusal is None or is_sooner(answer.wait_us, refusal.wait_us):
                     refusal = answer
+
+    cdef int _note_passed(self, int chosen, long long health_us) except -1:
+        """Why those that come before the chosen one, or beside it, were not to be had."""
+        cdef Group group
+        cdef Way way
+        cdef int number, verdict
+        for group in self.permit._groups:
+            if group.first > chosen:
+                break
+            number = group.first - 1
+            for way in group.ways:
+                number += 1
+                if way is None or number == chosen or not (self._bits & ~self.tried & ~self.barred) >> number & 1:
+                    continue
+                if self._refused >> number & 1:
+                    self.note(way.shown, "limit")
+                    continue
+                verdict = way.health.verdict(health_us)
+                if verdict > 1:
+                    self.note(way.shown, VERDICTS[verdict])
+        return 0
 
     def admit_nowait(self, Call call not None, limiter):
         """Reserves where there is room: `call.hold` has it then, and the answer is None; else a Refusal, or Away."""
@@ -624,17 +685,32 @@ cdef class Books:
         cdef Way way = attempt.way
         self._next_id += 1
         attempt.id = self._next_id
+        if attempt.hold is None:
+            self._tell(call.hold, call, attempt, ask, False)
+        else:
+            self._tell(attempt.hold, call, attempt, ask, True)
+        if self._failpoint is not None:
+            self._failpoint("sent")
+
+    cdef int _tell(self, Hold hold, Call call, Attempt attempt, Ask ask, bint is_beside) except -1:
+        """The hold, which attempt it stands for if nobody lives to settle it."""
+        cdef Way way = attempt.way
         names = way._names + call.request_id.encode()
-        is_beside = attempt.hold is not None
         if ask.tags or call.user or is_beside:
             names += b"\0" + ",".join(ask.tags).encode() + b"\0" + (call.user or "").encode("utf-8", "replace")
             if is_beside:
                 names += b"\0beside"
-        (<Hold?>(attempt.hold if is_beside else call.hold)).sent(
-            names, attempt.id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd,
-        )
-        if self._failpoint is not None:
-            self._failpoint("sent")
+        hold.sent(names, attempt.id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd)
+        return 0
+
+    def take_over(self, Call call not None, Attempt attempt not None, Ask ask not None, long long billed_tokens):
+        """The attempt beside the request's own won: from here on the request's hold stands for it.
+
+        The other one's target keeps `billed_tokens` of it; the winner's limits stay in the winner's hold.
+        """
+        self._limiter.switch(call.hold, (), self._limiter.now_us(), billed_tokens)
+        self._tell(call.hold, call, attempt, ask, False)
+        (<Hold?>attempt.hold).unsent()
 
     def passed_over(self, Call call not None, Attempt attempt not None, Ask ask not None, usage):
         """The attempt failed or lost: it is on record, and not the client's to pay."""

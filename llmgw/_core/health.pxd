@@ -66,6 +66,10 @@ cdef struct TargetRow:
     uint32_t weight                 # the sum of `bins`
     int64_t aged_us                 # when `bins` were last halved
     uint32_t bins[BINS]             # 16 for each sample, halved from time to time
+    int64_t failing_us              # when the first failure of the row ended
+    int64_t begun_since             # attempts, after that
+    int32_t begun_in[BUCKETS]       # attempts that began in each; `begun` of the pace is another count
+    int64_t begun_us                # the latest attempt's begin
     int32_t slots[SLOTS_MAX]        # attempts in flight, of each worker
 
 
@@ -206,6 +210,16 @@ cdef inline void in_window(
         at -= 1
 
 
+cdef inline int32_t begun_in_window(const TargetRow* row, const Thresholds* limits, int64_t now_us) noexcept nogil:
+    cdef int64_t number = max(now_us // limits.width_us, row.head)
+    cdef int64_t at = row.head
+    cdef int32_t begun = 0
+    while at > number - BUCKETS and at > row.head - BUCKETS:
+        begun += row.begun_in[at % BUCKETS]
+        at -= 1
+    return begun
+
+
 cdef inline double share_of(const TargetRow* row, const Thresholds* limits, int64_t now_us) noexcept nogil:
     """Of failures lately; where nothing ended in the window, when the breaker opened last."""
     cdef int32_t ended = 0, failed = 0
@@ -233,9 +247,11 @@ cdef inline double latency_of(const TargetRow* row, int64_t now_us) noexcept nog
     """Time to first token as a choice sees it; 0: unknown.
 
     It fades while nothing is known anew, so that a target that was slow is tried again, but not while an
-    attempt is there to tell: else all requests would follow the first one before it had its answer.
+    attempt that began since is there to tell: else all requests would follow the first one before it had its
+    answer. Streams that had their first token tell nothing, and whoever tells nothing for so long is not waited for.
     """
     cdef int64_t age_us = now_us - row.ewma_at_us
-    if row.inflight > 0 or age_us <= 0 or row.ewma_us <= 0:
+    cdef bint is_awaited = row.inflight > 0 and row.begun_us >= row.ewma_at_us and now_us - row.begun_us < FADE_US
+    if is_awaited or age_us <= 0 or row.ewma_us <= 0:
         return row.ewma_us
     return row.ewma_us * exp(-<double>age_us / FADE_US)

@@ -16,6 +16,12 @@ The breaker. `TRANSITIONS` is the one table of it; `Health._step` alone changes 
     half open   one probe an interval. Probes are not tracked: one that never ends is followed by the next.
                 A failure or a slow answer opens it again, so many successes close it.
 
+Failures come at once and streams end late. So a success ends a row of failures, but not one that began before
+it while all that began since has failed: at 100 requests a second to two targets and streams of half a minute,
+the breaker of the one that let nobody in any more opened after 8 s, and now after 0.2. And a failure begins the
+row anew where most of what began since the row did has not failed, though it had the time to; and the share is
+one of what began, where that is more than what ended: else 5 % of failures would open it whenever streams begin.
+
 What began before the last opening says nothing any more, in whichever state it ends: it tells of a time that
 has been judged. So neither a late success closes, nor a late failure opens again.
 
@@ -402,6 +408,10 @@ cdef class Health:
                 row.probe_us = now_us
                 self._step(ON_DUE, now_us)
             count_begun(row, now_us)
+            turn(row, &self.limits, now_us)
+            row.begun_in[row.head % BUCKETS] += 1
+            row.begun_since += 1
+            row.begun_us = max(row.begun_us, now_us)
             if row.pace_per_s > 0:
                 take_pace(row, now_us)
             if self._slot >= 0:
@@ -436,6 +446,27 @@ cdef class Health:
             row.slots[self._slot] -= 1
         if outcome == ENDED_OK or outcome == ENDED_FAILED:
             self._judge(outcome, now_us, duration_us)
+        else:
+            uncount_begun(row, &self.limits, now_us - duration_us if duration_us >= 0 else self._begun_us)
+        self._board.unlock()
+
+    def checked(self, bint is_well, int64_t now_us, int64_t duration_us=0):
+        """Somebody asked the provider how it is, which took so long: a probe that costs no request.
+
+        That it is not counts as an attempt that failed. That it is says nothing of attempts: it ends no row of
+        failures, and an open time runs to its end. From there on it counts as a probe's success.
+        """
+        cdef TargetRow* row = self.row
+        self._board.lock()
+        row.seen_us = max(row.seen_us, now_us)
+        if row.openings == 0 or now_us - duration_us >= row.opened_us:
+            if row.state == STATE_OPEN and now_us >= row.open_until_us:
+                self._step(ON_DUE, now_us)
+            if not is_well:
+                self._judge(ENDED_FAILED, now_us, duration_us)
+            elif row.state == STATE_HALF_OPEN:
+                row.successes = min(row.successes + 1, COUNT_MAX)
+                self._step(ON_HEAL if row.successes >= self.limits.successes else ON_SUCCESS, now_us)
         self._board.unlock()
 
     cdef void _judge(self, int outcome, int64_t now_us, int64_t duration_us) noexcept:
@@ -448,7 +479,7 @@ cdef class Health:
         turn(row, limits, now_us)
         row.ended[row.head % BUCKETS] += 1
         row.failed[row.head % BUCKETS] += is_bad
-        row.failures = min(row.failures + 1, COUNT_MAX) if outcome == ENDED_FAILED else 0
+        count_row(row, outcome, begun_us, now_us)
         if is_bad:
             self._step(ON_TRIP if is_too_much(row, limits, now_us) else ON_FAILURE, now_us)
             return
@@ -474,6 +505,7 @@ cdef class Health:
             row.open_us = 0
             memset(row.ended, 0, sizeof(row.ended))
             memset(row.failed, 0, sizeof(row.failed))
+            memset(row.begun_in, 0, sizeof(row.begun_in))
         in_order()
         row.state = <int32_t>after
 
@@ -573,10 +605,33 @@ cdef inline void turn(TargetRow* row, const Thresholds* limits, int64_t now_us) 
     if row.width_us != limits.width_us or number - row.head >= BUCKETS:
         memset(row.ended, 0, sizeof(row.ended))
         memset(row.failed, 0, sizeof(row.failed))
+        memset(row.begun_in, 0, sizeof(row.begun_in))
         row.width_us, row.head = limits.width_us, number
     while row.head < number:
         row.head += 1
-        row.ended[row.head % BUCKETS] = row.failed[row.head % BUCKETS] = 0
+        row.ended[row.head % BUCKETS] = row.failed[row.head % BUCKETS] = row.begun_in[row.head % BUCKETS] = 0
+
+
+cdef inline void count_row(TargetRow* row, int outcome, int64_t begun_us, int64_t now_us) noexcept nogil:
+    """Failures in a row, of which `begun_since` says how dense it is."""
+    if outcome == ENDED_OK:
+        if begun_us >= row.failing_us or row.begun_since > row.failures:
+            row.failures = 0
+        return
+    if row.begun_since > 2 * row.failures and now_us - row.failing_us > 2 * (now_us - begun_us):
+        row.failures = 0
+    if row.failures == 0:
+        row.failing_us, row.begun_since = now_us, 0
+    row.failures = min(row.failures + 1, COUNT_MAX)
+
+
+cdef inline void uncount_begun(TargetRow* row, const Thresholds* limits, int64_t begun_us) noexcept nogil:
+    """An attempt that says nothing is as if it had not begun."""
+    cdef int64_t number = begun_us // limits.width_us
+    if row.width_us == limits.width_us and row.head - BUCKETS < number <= row.head:
+        row.begun_in[number % BUCKETS] = max(row.begun_in[number % BUCKETS] - 1, 0)
+    if begun_us >= row.failing_us:
+        row.begun_since = max(row.begun_since - 1, 0)
 
 
 cdef inline bint is_too_much(const TargetRow* row, const Thresholds* limits, int64_t now_us) noexcept nogil:
@@ -584,6 +639,7 @@ cdef inline bint is_too_much(const TargetRow* row, const Thresholds* limits, int
     if row.failures >= limits.failures:
         return True
     in_window(row, limits, now_us, &ended, &failed)
+    ended = max(ended, begun_in_window(row, limits, now_us))
     return ended >= limits.min_requests and failed >= limits.failure_rate * ended
 
 

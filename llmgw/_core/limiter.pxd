@@ -52,6 +52,14 @@ cdef struct Header:
     Undo undo[PARTS_MAX]
 
 
+cdef struct Part:                       # of a snapshot: one limit, as one request found it
+    char key[16]
+    int64_t used                        # without the request
+    int64_t limit
+    int64_t asked
+    int64_t wait_us                     # 0: it had room; else as a Refusal's
+
+
 @cython.final
 cdef class Gauge:
     cdef readonly bytes key
@@ -73,6 +81,11 @@ cdef class Refusal:
     cdef readonly Gauge gauge
     cdef readonly int64_t used, requested, wait_us
     cdef readonly tuple lacking
+    cdef tuple _caller, _target
+    cdef int64_t _amounts[UNITS]
+    cdef int64_t _used[PARTS_MAX]       # of each limit that was looked at
+    cdef int64_t _waits[PARTS_MAX]
+    cpdef bytes snapshot(self)
 
 
 @cython.final
@@ -80,12 +93,16 @@ cdef class Hold:
     cdef HoldRecord* record             # NULL: settled
     cdef tuple _caller, _target
     cdef bint _is_batch
+    cdef int _parts                     # of `_used`
+    cdef int64_t _amounts[UNITS]        # what was asked for
+    cdef int64_t _used[PARTS_MAX]       # before that, of each limit
     cdef readonly int64_t limit_requests, remaining_requests, reset_requests_us
     cdef readonly int64_t limit_tokens, remaining_tokens, reset_tokens_us
     cpdef sent(self, bytes names, uint64_t attempt_id, int64_t input_tokens, int64_t input_pusd,
              int64_t output_pusd, int64_t request_pusd)
     cpdef known(self, int64_t tokens, int64_t usd_micro)
     cpdef bytes lines(self)
+    cpdef bytes snapshot(self)
     cdef inline int note(self, Gauge gauge, int64_t left, int64_t reset_us) noexcept
 
 
@@ -130,6 +147,8 @@ cdef class Limiter:
     cdef int _charge(
         self, HoldRecord* record, Hold hold, PyObject** gauges, Row** rows, int count, int first, int64_t now_us,
     ) noexcept
+    cdef bint _can_sweep(self, Row* spare, int64_t now_us) noexcept
+    cdef void _glance(self, Gauge gauge, Row* row, int64_t now_us) noexcept
     cdef int close_hold(self, Hold hold, int64_t tokens, int64_t usd_micro, int64_t now_us, int64_t requests) except -1
     cdef uint64_t _settle(
         self, HoldRecord* record, tuple gauges, int first, int64_t* actual, int64_t now_us, bint is_over,

@@ -131,6 +131,11 @@ cdef class Refusal:
     their gauges: once they are granted or denied, the question can be put again.
     """
 
+    cpdef bytes snapshot(self):
+        """Every limit that was looked at: a `Part` each."""
+        cdef int count = <int>(PyTuple_GET_SIZE(self._caller) + PyTuple_GET_SIZE(self._target))
+        return snapshot_of(self._caller, self._target, count, self._amounts, self._used, self._waits)
+
     def __repr__(self):
         return f"<Refusal {self.gauge!r} used {self.used}, requested {self.requested}, wait {self.wait_us} us>"
 
@@ -206,6 +211,10 @@ cdef class Hold:
             at = put_unsigned(put(at, b"\r\nx-ratelimit-remaining-tokens: "), <uint64_t>(self.remaining_tokens))
             at = put(put_duration(put(at, b"\r\nx-ratelimit-reset-tokens: "), self.reset_tokens_us), b"\r\n")
         return PyBytes_FromStringAndSize(lines, at - lines)
+
+    cpdef bytes snapshot(self):
+        """Every limit that it passed, the caller's and its last target's: a `Part` each. Also once it is settled."""
+        return snapshot_of(self._caller, self._target, self._parts, self._amounts, self._used, NULL)
 
     cdef inline int note(self, Gauge gauge, int64_t left, int64_t reset_us) noexcept:
         if gauge.unit == UNIT_REQUESTS:
@@ -525,6 +534,7 @@ cdef class Limiter:
         record.attempt_id = 0
         hold = <Hold>Hold.__new__(Hold)
         hold._caller, hold._target, hold._is_batch = caller, target, is_batch
+        memcpy(hold._amounts, record.amounts, sizeof(record.amounts))
         refusal = None
         try:
             refusal = self._take(record, hold, caller, target, now_us, is_batch, is_waiter)
@@ -558,7 +568,7 @@ cdef class Limiter:
             actual[UNIT_REQUESTS], actual[UNIT_SLOTS] = 1, 0
             actual[UNIT_TOKENS], actual[UNIT_USD] = billed_tokens, 0
             waiters = self._settle(record, hold._target, record.caller_parts, actual, now_us, False)
-        hold._target = target
+        hold._target, hold._parts = target, record.caller_parts
         refusal = self._take(record, hold, (), target, now_us, hold._is_batch, False)
         self._wake(waiters, now_us)
         return refusal
@@ -572,7 +582,7 @@ cdef class Limiter:
         cdef int64_t waits[PARTS_MAX]
         cdef int first = <int>PyTuple_GET_SIZE(caller), count = first + <int>PyTuple_GET_SIZE(target), index
         cdef int worst = -1
-        cdef int64_t used = 0
+        cdef int64_t used[PARTS_MAX]
         cdef bint is_good = False
         for index in range(count):
             gauges[index] = <PyObject*>(PyTuple_GET_ITEM(caller, index) if index < first else PyTuple_GET_ITEM(target, index - first))
@@ -588,14 +598,14 @@ cdef class Limiter:
                 self._charge(record, hold, gauges, rows, count, first, now_us)
             else:
                 worst = worst_of(waits, count)
-                if worst >= 0:
-                    used = max(rows[worst].used, rows[worst].denied_used if rows[worst].denied_us else 0)
-                    if not is_batch and not is_waiter:
-                        mark_hungry(rows, waits, count, now_us)
+                for index in range(count):
+                    used[index] = used_of(rows[index])
+                if worst >= 0 and not is_batch and not is_waiter:
+                    mark_hungry(rows, waits, count, now_us)
         finally:
             self._commit()
         # No object is made under the lock: the collector could run there, and all workers wait for it.
-        return None if is_good else refusal_of(record, gauges, waits, count, worst, used)
+        return None if is_good else refusal_of(record.amounts, caller, target, gauges, waits, used, worst)
 
     cdef bint _judge(
         self, HoldRecord* record, PyObject** gauges, Row** rows, int64_t* waits, int count, int64_t now_us,
@@ -642,6 +652,7 @@ cdef class Limiter:
                 in_order()
                 header.undo[index].bucket = <int32_t>(row.head % RING)
                 in_order()
+            hold._used[part] = row.used
             add(row, row.head, amount)
             row.reserved += amount
             row.pins += 1
@@ -652,6 +663,7 @@ cdef class Limiter:
                     take_leased(row, amount, now_us)
             if row.width_us > 0 and not gauge.is_shadow:
                 hold.note(gauge, max(gauge.limit - row.used, 0), (row.head + RING) * row.width_us - now_us)
+        hold._parts = record.caller_parts + record.target_parts
         if record.state == FREE:
             record.state = RESERVED
         if now_us > header.last_us:
@@ -766,6 +778,67 @@ cdef class Limiter:
         finally:
             self._commit()
         return used, reserved
+
+    def foresee(
+        self, tuple caller not None, tuple target not None, int64_t tokens, int64_t usd_micro, int64_t now_us, *,
+        bint is_batch=False, bint is_waiter=False,
+    ):
+        """What `admit` would say now, and nothing is written: (the Refusal or None, a snapshot of every limit)."""
+        cdef PyObject* gauges[PARTS_MAX]
+        cdef int64_t used[PARTS_MAX]
+        cdef int64_t waits[PARTS_MAX]
+        cdef int64_t amounts[UNITS]
+        cdef Row row
+        cdef int first = <int>PyTuple_GET_SIZE(caller), count = first + <int>PyTuple_GET_SIZE(target), index
+        cdef bint is_good = True
+        if count > PARTS_MAX:
+            raise OverflowError("too many limits for one request")
+        amounts[UNIT_REQUESTS] = amounts[UNIT_SLOTS] = 1
+        amounts[UNIT_TOKENS], amounts[UNIT_USD] = tokens, usd_micro
+        for index in range(count):
+            gauges[index] = <PyObject*>(PyTuple_GET_ITEM(caller, index) if index < first else PyTuple_GET_ITEM(target, index - first))
+            if not isinstance(<object>gauges[index], Gauge):
+                raise TypeError("gauges are asked for")
+        self._lock()
+        for index in range(count):
+            gauge = <Gauge>gauges[index]
+            self._glance(gauge, &row, now_us)
+            used[index] = used_of(&row)
+            waits[index] = wait_of(&row, gauge, amounts[gauge.unit], now_us)
+            if waits[index] == 0 and (is_batch or not is_waiter):
+                waits[index] = yields_us(self._header, &row, now_us, is_batch, is_waiter)
+            if gauge.is_shadow:
+                waits[index] = 0
+            is_good = is_good and waits[index] == 0
+        self._unlock()
+        found = refusal_of(amounts, caller, target, gauges, waits, used, worst_of(waits, count))
+        return None if is_good else found, found.snapshot()
+
+    cdef void _glance(self, Gauge gauge, Row* row, int64_t now_us) noexcept:
+        """A copy of the row that would count, up to now; of an empty one where there is none. Under the lock."""
+        cdef Row* found = self._look(gauge)
+        if found == NULL and gauge.spare is not None:
+            found = self._look(gauge.spare)
+            if found != NULL and (found.owned < gauge.spare.tracked or self._can_sweep(found, now_us)):
+                found = NULL                    # this user would get a row of its own
+        if found != NULL:
+            memcpy(row, found, sizeof(Row))
+        else:
+            memset(row, 0, sizeof(Row))
+            row.width_us, row.unit = gauge._width_us, gauge.unit
+        advance(row, now_us)
+        begin_period(row, gauge.period_start_us, gauge.period_end_us)
+        end_leases(row, now_us)
+
+    cdef bint _can_sweep(self, Row* spare, int64_t now_us) noexcept:
+        """Whether `_sweep` would make room for another user of the tenant."""
+        cdef uint32_t turn, hand
+        for turn in range(1, min(<uint32_t>SWEEP, self._user_rows) + 1):
+            hand = (self._hand + turn) % self._user_rows
+            row = &self._rows[self._config_rows + hand]
+            if row.owner == <int32_t>(spare - self._rows) + 1 and self._is_idle(row, now_us):
+                return True
+        return False
 
     def shadow_refusals(self, Gauge gauge not None):
         """How many requests a shadow limit would have refused so far."""
@@ -1002,17 +1075,43 @@ cdef inline int worst_of(int64_t* waits, int count) noexcept nogil:
     return worst
 
 
-cdef Refusal refusal_of(HoldRecord* record, PyObject** gauges, int64_t* waits, int count, int worst, int64_t used):
+cdef inline int64_t used_of(Row* row) noexcept nogil:
+    """By this machine, or by the whole fleet where that said no."""
+    return max(row.used, row.denied_used) if row.denied_us else row.used
+
+
+cdef Refusal refusal_of(
+    int64_t* amounts, tuple caller, tuple target, PyObject** gauges, int64_t* waits, int64_t* used, int worst,
+):
     """Of the gauge that is `worst`; of short leases where none is."""
+    cdef int index, count = <int>(PyTuple_GET_SIZE(caller) + PyTuple_GET_SIZE(target))
     refusal = <Refusal>Refusal.__new__(Refusal)
+    refusal._caller, refusal._target = caller, target
+    memcpy(refusal._amounts, amounts, sizeof(refusal._amounts))
+    memcpy(refusal._used, used, count * sizeof(int64_t))
+    memcpy(refusal._waits, waits, count * sizeof(int64_t))
     if worst < 0:
-        lacking = [<Gauge>gauges[index] for index in range(count) if waits[index] == LACKING_US]
-        refusal.lacking = tuple(lacking)
-        refusal.gauge, refusal.wait_us = <Gauge>lacking[0], UNKNOWN_US
+        refusal.lacking = tuple([<Gauge>gauges[index] for index in range(count) if waits[index] == LACKING_US])
+        refusal.gauge, refusal.wait_us = refusal.lacking[0] if refusal.lacking else None, UNKNOWN_US
     else:
-        refusal.gauge, refusal.used, refusal.wait_us = <Gauge>gauges[worst], used, waits[worst]
-    refusal.requested = record.amounts[refusal.gauge.unit]
+        refusal.gauge, refusal.used, refusal.wait_us = <Gauge>gauges[worst], used[worst], waits[worst]
+    if refusal.gauge is not None:
+        refusal.requested = amounts[refusal.gauge.unit]
     return refusal
+
+
+cdef bytes snapshot_of(tuple caller, tuple target, int count, int64_t* amounts, int64_t* used, int64_t* waits):
+    cdef bytes parts = PyBytes_FromStringAndSize(NULL, count * <Py_ssize_t>sizeof(Part))
+    cdef Part* part = <Part*>PyBytes_AS_STRING(parts)
+    cdef int index, first = <int>PyTuple_GET_SIZE(caller) if caller is not None else 0
+    for index in range(count):
+        gauge = <Gauge>(PyTuple_GET_ITEM(caller, index) if index < first else PyTuple_GET_ITEM(target, index - first))
+        memcpy(part.key, &gauge._low, 8)
+        memcpy(part.key + 8, &gauge._high, 8)
+        part.used, part.limit, part.asked = used[index], gauge.limit, amounts[gauge.unit]
+        part.wait_us = waits[index] if waits != NULL else 0
+        part += 1
+    return parts
 
 
 cdef inline bint is_worse(int64_t wait_us, int64_t than_us) noexcept nogil:

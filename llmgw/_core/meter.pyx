@@ -38,6 +38,10 @@ REDIS_COMMANDS = 15     # result
 REDIS_DEGRADED = 16     # no label; us
 LEASE_STRANDED = 17     # unit
 ALERTS = 18             # result
+MIRRORED = 19           # model, outcome
+MIRROR_LATENCY = 20     # model, side; a histogram in us
+OVERLOADED = 21         # reason
+HEALTH_CHECKS = 22      # provider, outcome
 
 # Upper bounds of the buckets, included. 100 us to 300 s: a cached answer to a long generation.
 DURATION_BOUNDS_US = (
@@ -75,6 +79,10 @@ SHAPES = {
     REDIS_DEGRADED: (0, 1),
     LEASE_STRANDED: (1, 1),
     ALERTS: (1, 1),
+    MIRRORED: (2, 1),
+    MIRROR_LATENCY: (2, len(DURATION_BOUNDS_US) + 2),
+    OVERLOADED: (1, 1),
+    HEALTH_CHECKS: (2, 1),
 }
 
 cdef enum:
@@ -144,7 +152,7 @@ cdef class Meter:
     cdef uint64_t* _ledger_lost
     cdef dict _bundles                  # (tenant, model, provider, status) -> Bundle
     cdef dict _attempts                 # (provider, outcome) -> Cell
-    cdef dict _refusals                 # (tenant, limit) -> Cell
+    cdef dict _refusals                 # (tenant, limit), or (reason,) of an overload -> Cell
 
     def __init__(self, Segment segment, int slot):
         self.segment = segment
@@ -188,6 +196,22 @@ cdef class Meter:
     def refused(self, str tenant not None, str limit_label not None):
         """Counts one request that a limit refused. `limit_label` is like "tenant:tpm" or "provider:openai:rpm"."""
         self._kept(self._refusals, REFUSED, (tenant, limit_label))[0] += 1
+
+    def mirrored(self, str model_label not None, str outcome not None):
+        """Counts one copy of a request, by what became of it: one of a few fixed words."""
+        self._add(MIRRORED, key_of(model_label, outcome), 1)
+
+    def mirror_latency(self, str model_label not None, str side not None, double seconds):
+        """Counts a request that was copied, and its copy. `side` is "primary" or "mirror"."""
+        observe(self._find(MIRROR_LATENCY, key_of(model_label, side)), DURATION_US, DURATIONS, scaled(seconds, 1e6))
+
+    def overloaded(self, str reason not None):
+        """Counts one request that this worker had no room for. `reason` is one of a few fixed words."""
+        self._kept(self._refusals, OVERLOADED, (reason,))[0] += 1
+
+    def health_check(self, str provider not None, str outcome not None):
+        """Counts one active health check. `outcome` is one of a few fixed words."""
+        self._add(HEALTH_CHECKS, key_of(provider, outcome), 1)
 
     def shadow_refused(self, str tenant not None, str limit_label not None, long long count=1):
         """Counts requests that a limit in shadow mode would have refused."""

@@ -21,7 +21,7 @@ count as available until half of the tier is ejected. Then the strategy among th
                  behind the best available one: 0 for the best, 0.5 for twice the price, 1 for boundlessly worse
 
 A target of weight 0 is never picked, whatever the strategy. Nothing here is allocated after `__init__`; a
-pick of 8 targets takes 0.1 to 0.5 us (`benchmarks/select.py`).
+pick of 8 targets takes 0.1 to 0.5 us (`benchmarks/selection.py`).
 """
 
 from os import urandom

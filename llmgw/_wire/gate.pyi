@@ -1,5 +1,8 @@
+from typing_extensions import disjoint_base
+
 REASONS: tuple[str, ...]
 
+@disjoint_base
 class Gate:
     max_inflight: int
     @property

@@ -35,8 +35,8 @@ cdef class Gate:
         self.inflight -= 1
 
     cpdef bint grow(self, long long body_bytes) noexcept:
-        """Whether so many more bytes may be read for a request that did not say how long its body is."""
-        if body_bytes > self.room_bytes and self.inflight > 1:
+        """Whether there is so much more room for a request that did not say how long its body is; below 0: it goes."""
+        if body_bytes > 0 and body_bytes > self.room_bytes and self.inflight > 1:
             return False
         self.room_bytes -= body_bytes
         return True

@@ -243,7 +243,8 @@ cdef class FastLane(Outlet):
             return self.refuse(errors.BodyTooLarge(f"The request's body is larger than {limit} bytes."))
         if size - head.size >= head.content_length:
             self.take_on(head.content_length)
-            self.call.body = data[head.size:head.size + head.content_length]
+            if self.is_taken_on:
+                self.call.body = data[head.size:head.size + head.content_length]
             self.pending = None if size == head.size + head.content_length else data[head.size + head.content_length:]
             return self.start_serving()
         return self.expect_body(data, &head)
@@ -369,6 +370,7 @@ cdef class FastLane(Outlet):
             return
         if failure is not None:
             self.edge.fail(call, failure, self)
+            call.fault = None        # a failure knows its frames, and they know the call
         if not self.is_answered:
             self.transport.abort()
         elif self.is_closing:

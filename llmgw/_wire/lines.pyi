@@ -1,8 +1,6 @@
-def reply_lines(
-    origin: bytes,
-    request_id: str,
-    attempts: int,
-    queue_ms: int,
-    cost_usd_micro: int,
-    limits: bytes = b"",
+from llmgw._wire.call import Call
+
+def request_lines(
+    head: bytes, call: Call, idempotency_key: bytes | None, content_type: bytes, body_bytes: int
 ) -> bytes: ...
+def reply_lines(origin: bytes, call: Call) -> bytes: ...

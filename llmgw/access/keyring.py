@@ -57,6 +57,10 @@ class Keyring:
                 principal = Principal(tenant.name, key.name, models, routes, may_pass_on)
                 self._principals[bytes.fromhex(key.sha256)] = principal
 
+    def everyone(self) -> Iterable[Principal]:
+        """By name, not by credential: for operators and simulations."""
+        return self._principals.values()
+
     def identify(self, credential: bytes | None) -> Principal:
         """Raises `Unauthenticated`. The message never holds any part of the credential."""
         if not credential:

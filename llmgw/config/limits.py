@@ -143,7 +143,7 @@ class Redis(Node):
         repr=False, description="redis:// rediss:// unix:// valkey://, with +sentinel or +cluster for those"
     )
     prefix: f.Label = Field(default="llmgw", description="begins every key; one for each fleet")
-    deadline_s: f.Duration = Field(default=0.05, alias="deadline", description="for one command's answer")
+    deadline_s: f.Duration = Field(default=0.04, alias="deadline", description="for one command's answer")
     grace_s: f.DurationOrZero = Field(
         default=10.0, alias="grace", description="without Redis, how long budgets stay open"
     )

@@ -14,8 +14,14 @@ from aiohttp import web
 from llmgw._core.health import Health
 from llmgw._core.segment import Segment
 from llmgw.config import Config
+from llmgw.errors import BodyTooLarge, GatewayError, NotFound
+from llmgw.explain import listed, question_of, remembered, suppose
+from llmgw.explain.question import QUESTION_MAX_BYTES
+from llmgw.gateway import Gateway
 from llmgw.metrics import CONTENT_TYPE, Budgets, Limits, Targets, render
+from llmgw.server.failures import error_body
 
+EXPLAIN = "/admin/explain"
 SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "llmgw"}
 
 
@@ -30,7 +36,9 @@ class Admin:
         budgets: Budgets | None = None,
         limits: Limits | None = None,
         targets: Targets | None = None,
+        gateway: Callable[[], Gateway] | None = None,
     ) -> None:
+        self.gateway = gateway
         self.budgets, self.limits, self.targets = budgets, limits, targets
         self.config = config
         self.segment = segment
@@ -46,6 +54,8 @@ class Admin:
             return plain("a key of the admin listener is needed", 401, {"WWW-Authenticate": "Bearer"})
         if request.path == "/admin/targets/reset":
             return self.reset(request)
+        if request.path == EXPLAIN or request.path.startswith(EXPLAIN + "/"):
+            return await self.explain(request)
         if request.method != "GET":
             return plain("method not allowed", 405, {"Allow": "GET"})
         if request.path == "/metrics":
@@ -54,9 +64,12 @@ class Admin:
             return json_response([entry for entry, _ in self.healths({})])
         if request.path == "/":
             return plain(
-                "llmgw\n\n/metrics                     Prometheus text, all workers\n/health/live\n/health/ready\n"
+                "llmgw\n\n/metrics                     Prometheus text, all workers\n"
+                "/health/live\n/health/ready\n"
                 "/admin/targets               health of every target\n"
                 "POST /admin/targets/reset    forgets it: ?provider=NAME&target=MODEL, or all\n"
+                "/admin/explain               the latest requests; /admin/explain/ID: what became of one\n"
+                "POST /admin/explain          what would become of one, without asking anybody\n"
             )
         return plain("not found", 404)
 
@@ -73,7 +86,10 @@ class Admin:
         """Of the targets of that `provider` and `target`, where they are named."""
         for provider, model, health in self.targets() if self.targets is not None else ():
             if wanted.get("provider", provider) == provider and wanted.get("target", model) == model:
-                yield {"provider": provider, "target": model} | health.snapshot(monotonic_ns() // 1000), health
+                yield (
+                    {"provider": provider, "target": model} | health.snapshot(monotonic_ns() // 1000),
+                    health,
+                )
 
     def reset(self, request: web.BaseRequest) -> web.Response:
         """Closes breakers and ends pauses, of all workers: somebody knows that the provider is well again."""
@@ -84,7 +100,39 @@ class Admin:
             health.reset()
         if not found:
             return plain("no such target", 404)
-        return json_response([{"provider": entry["provider"], "target": entry["target"]} for entry, _ in found])
+        return json_response(
+            [{"provider": entry["provider"], "target": entry["target"]} for entry, _ in found]
+        )
+
+    async def explain(self, request: web.BaseRequest) -> web.Response:
+        request_id = request.path.removeprefix(EXPLAIN).removeprefix("/")
+        if self.gateway is None:
+            return plain("not found", 404)
+        if request.method == "POST" and not request_id:
+            return await self.supposed(request, self.gateway())
+        if request.method != "GET":
+            return plain("method not allowed", 405, {"Allow": "GET" if request_id else "GET, POST"})
+        if not request_id:
+            return json_response(listed(self.segment))
+        found = remembered(self.segment, request_id, self.gateway().admission.rules)
+        if found is None:
+            return failed(NotFound("This request is not known, or not any more.", code="request_not_found"))
+        return json_response(found)
+
+    async def supposed(self, request: web.BaseRequest, gateway: Gateway) -> web.Response:
+        try:
+            return json_response(await suppose(gateway, question_of(await self.question(request))))
+        except GatewayError as error:
+            return failed(error)
+
+    async def question(self, request: web.BaseRequest) -> bytes:
+        """The body, up to QUESTION_MAX_BYTES. Raises BodyTooLarge."""
+        body = bytearray()
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > QUESTION_MAX_BYTES:
+                raise BodyTooLarge(f"A question has up to {QUESTION_MAX_BYTES} bytes.")
+        return bytes(body)
 
     async def metrics(self) -> web.Response:
         """Off the loop: many label sets take longer to write than any stream may stand still."""
@@ -106,6 +154,12 @@ class Admin:
 
 def json_response(data: object) -> web.Response:
     return web.Response(body=orjson.dumps(data), content_type="application/json", headers=SECURITY)
+
+
+def failed(error: GatewayError) -> web.Response:
+    return web.Response(
+        body=error_body(error), status=error.status, content_type="application/json", headers=SECURITY
+    )
 
 
 def plain(text: str, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -8,12 +8,13 @@ ends the request before the provider has it whole.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from tempfile import SpooledTemporaryFile
 
 from aiohttp import StreamReader
 from aiohttp.web import RequestPayloadError
 
+from llmgw._wire.body import Body
 from llmgw.errors import BadRequest, BodyTooLarge, ClientGone
 
 # One parameter, unquoted or plainly quoted: readers differ about which of two they take.
@@ -183,13 +184,25 @@ class Upload:
         self.spool.close()
 
 
-async def read_whole(content: StreamReader, max_bytes: int) -> bytes:
-    """A body that we read ourselves. Raises BodyTooLarge."""
+async def read_known(content: StreamReader, length: int, on_piece: Callable[[int], object]) -> bytes:
+    """A body that says how long it is. Raises BadRequest where it is not."""
+    body = Body(length)
+    while data := await content.readany():
+        on_piece(len(data))
+        body.add(data)
+    if body.missing_bytes:
+        raise BadRequest("The request's body is shorter than it says.")
+    return body.take()
+
+
+async def read_whole(content: StreamReader, max_bytes: int, on_piece: Callable[[int], object]) -> bytes:
+    """A body that does not say how long it is. Raises BodyTooLarge, and what `on_piece` raises."""
     pieces = []
     size = 0
     while data := await content.readany():
         size += len(data)
         if size > max_bytes:
             raise BodyTooLarge(f"The request's body is larger than {max_bytes} bytes.")
+        on_piece(len(data))
         pieces.append(data)
     return b"".join(pieces)

@@ -31,9 +31,11 @@ from llmgw.errors import (
     UnknownRoute,
 )
 from llmgw.gateway import Gateway
+from llmgw.overload import Overload
 from llmgw.server.failures import JSON, error_body, error_head, fail
-from llmgw.server.form import Upload, read_whole
+from llmgw.server.form import MEMORY_BYTES, Upload, read_known, read_whole
 from llmgw.server.head import SHOWN_MAX, fill
+from llmgw.server.intake import Intake
 from llmgw.server.outlet import AppOutlet, head_lines
 from llmgw.upstream.heads import plain_head
 
@@ -135,8 +137,11 @@ class HandlerFactory(web.Server):
 class General:
     """What aiohttp's handlers share. `gateway` is replaced at a reload; `next_id` is the edge's."""
 
-    def __init__(self, gateway: Gateway, next_id: Callable[[], str], settings: Server) -> None:
+    def __init__(
+        self, gateway: Gateway, next_id: Callable[[], str], settings: Server, overload: Overload
+    ) -> None:
         self.next_id = next_id
+        self.overload = overload
         self.is_draining = False
         self.factories: list[HandlerFactory] = []
         self.configure(gateway, settings)
@@ -194,13 +199,15 @@ class General:
             return response
         if call.endpoint.startswith("/health/"):
             return self.health(call)
+        intake = Intake(self.overload)
         try:
-            await self.receive(call, request)
+            await self.receive(call, request, intake)
             call.started_s, call.received_s = monotonic(), time()
             if call.upload is None:
                 return await self.respond(call, request)
             return await self.respond_to_upload(call, request)
         finally:
+            intake.close()
             if call.upload is not None:
                 call.upload.close()
 
@@ -214,18 +221,18 @@ class General:
         finally:
             timer.cancel()
 
-    async def receive(self, call: Call, request: web.BaseRequest) -> None:
+    async def receive(self, call: Call, request: web.BaseRequest, intake: Intake) -> None:
         """Who is not known need not send a body. What is wrong with it becomes the call's fault."""
         self.gateway.identify(call)
         if call.fault is not None:
             return
         try:
             async with asyncio.timeout(self.settings.timeouts.body):
-                await self.read_body(call, request)
+                await self.read_body(call, request, intake)
         except TimeoutError:
             call.fault = BodyTimeout(TOO_SLOW)
         except GatewayError as error:
-            call.fault = error
+            call.fault = error.with_traceback(None)  # its frames hold what was read
         except (ConnectionError, asyncio.CancelledError):
             call.fault = ClientGone("The client left before its request was whole.")
         except (web.RequestPayloadError, HttpProcessingError):
@@ -240,19 +247,29 @@ class General:
         body = b'{"status":"ok"}' if is_good else b'{"status":"draining"}'
         return whole_response(200 if is_good else 503, plain_head(call, JSON), body)
 
-    async def read_body(self, call: Call, request: web.BaseRequest) -> None:
+    async def read_body(self, call: Call, request: web.BaseRequest, intake: Intake) -> None:
         """Into memory where we read it ourselves, else as an upload. Raises GatewayError."""
         headers = request.headers
         length = None if "Content-Encoding" in headers else request.content_length
         if (length or 0) > self.settings.max_body:
             raise BodyTooLarge(f"The request's body is larger than {self.settings.max_body} bytes.")
         if not request.body_exists or length == 0:
+            intake.open(0, is_read=False)
             return
+        content_type = headers.get("Content-Type", "")
+        is_read = call.route is not OTHER or IS_JSON.fullmatch(content_type) is not None
+        if is_read:
+            intake.open(length)
+        else:
+            intake.open(min(length or MEMORY_BYTES, MEMORY_BYTES), is_read=False)
         if "Expect" in headers and request.version >= HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        content_type = headers.get("Content-Type", "")
-        if call.route is not OTHER or IS_JSON.fullmatch(content_type):
-            call.body = await read_whole(request.content, self.settings.max_body)
+        if is_read:
+            if length is not None:
+                call.body = await read_known(request.content, length, intake.on_piece)
+            else:
+                call.body = await read_whole(request.content, self.settings.max_body, intake.on_piece)
+            intake.done()
             return
         if not IS_FORM.match(content_type) and not (call.principal and "*" in call.principal.models.globs):
             raise BadRequest("This key's requests must have a body of JSON or a form.")

@@ -11,6 +11,13 @@
     report     the books as a table or as JSON
     cli        the command
 
-What decides is the gateway's own: `admission`, `waiting`, `limits`, `_core.limiter` and `store.leases`. Only
-clocks, sockets, providers and Redis are models. docs/simulate.md tells what that leaves out.
+    strategies           `llmgw simulate strategies`: one strategy over targets that differ
+    strategies_targets   those targets, from a file or built in
+    strategies_upstream  what stands behind one
+    strategies_report    all of it as tables or as JSON
+    strategies_cli       the command
+
+What decides is the gateway's own: `admission`, `waiting`, `limits`, `_core.limiter` and `store.leases`, for
+strategies `_core.select`, `_core.health` and `routing.retry`. Only clocks, sockets, providers and Redis are models.
+docs/simulate.md tells what that leaves out.
 """

@@ -16,6 +16,7 @@ from llmgw.config import Config, load_file
 from llmgw.config.units import duration_s, positive_duration_s
 from llmgw.ledger import Reader
 from llmgw.ledger.cli import moment
+from llmgw.simulate import strategies_cli
 from llmgw.simulate.mix import load_mix
 from llmgw.simulate.report import FORMATS
 from llmgw.simulate.run import Scenario, simulate
@@ -28,8 +29,13 @@ OUTAGE: Final = re.compile(r"([^+]+)\+([^+:]+)(?::([1-9][0-9]{0,4}))?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", required=True, help="the configuration to try")
-    source = parser.add_mutually_exclusive_group(required=True)
+    strategies_cli.add_arguments(
+        parser.add_subparsers(metavar="[strategies]").add_parser(
+            "strategies", help="instead: strategies side by side, over targets that differ"
+        )
+    )
+    parser.add_argument("--config", metavar="FILE", help="the configuration to try; required")
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--ledger", metavar="DIR", help="replay the requests of this ledger")
     source.add_argument("--mix", metavar="FILE", help="make requests as this file describes them")
     parser.add_argument("--since", type=moment, metavar="WHEN", help="of the ledger: 7d (ago) or 2026-11-01")
@@ -51,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of Redis: 60s+30s",
     )
     parser.add_argument("--format", choices=FORMATS, default="table")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=partial(run, parser))
 
 
 def machines(text: str) -> int:
@@ -89,8 +95,10 @@ def outage(text: str) -> Outage:
     return Outage(duration(match[1], duration_s), duration(match[2], positive_duration_s), machines)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Raises ConfigError."""
+    if args.config is None or (args.ledger is None and args.mix is None):
+        parser.error("--config and one of --ledger and --mix are required")  # not by `strategies`
     config = load_file(args.config, os.environ)
     scenario = scenario_of(args, config)
     if scenario is None:

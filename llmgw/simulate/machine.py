@@ -55,7 +55,7 @@ class World(NamedTuple):
 
 def principals_of(keyring: Keyring) -> dict[tuple[str, str], Principal]:
     """By name: nobody has the credentials of a ledger's keys."""
-    return {(one.tenant, one.key_name): one for one in keyring._principals.values()}
+    return {(one.tenant, one.key_name): one for one in keyring.everyone()}
 
 
 class Machine:

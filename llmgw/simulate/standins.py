@@ -53,7 +53,9 @@ class Provider:
 
     def __init__(self, config: Config, name: str) -> None:
         self.name = name
-        self.dialect = dialect_of(config.providers[name])
+        self.provider = config.providers[name]
+        self.timeouts = self.provider.timeouts
+        self.dialect = dialect_of(self.provider)
 
 
 class Refusals:

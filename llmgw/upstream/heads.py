@@ -33,10 +33,7 @@ def reply_head(call: Call, upstream: Upstream, connection: Connection) -> bytes:
     """For an answer that a provider gave. Its cost stands there where it is known by now."""
     known = (connection.content_type, call.model_used, not call.trail)
     origin = upstream.reply_heads.get(known) or new_origin(upstream, *known)
-    cost_usd_micro = call.cost_usd_micro if call.usage_source is not None else -1
-    head = reply_lines(
-        origin, call.request_id, call.attempts, int(call.queue_ms), cost_usd_micro, call.limit_lines
-    )
+    head = reply_lines(origin, call)
     if call.trail:
         head += b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
     for name, value in connection.headers:

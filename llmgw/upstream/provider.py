@@ -11,6 +11,8 @@ from llmgw import __version__
 from llmgw._core.ask import Attempt
 from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
+from llmgw._wire.lines import request_lines
+from llmgw._wire.serving import Signal
 from llmgw._wire.skim import Skim
 from llmgw._wire.upstream import Connection
 from llmgw.config import Provider
@@ -20,6 +22,8 @@ from llmgw.upstream.pool import Pool
 
 # Heads differ by path and key; paths may hold names that clients chose, so their number is bounded.
 HEADS_MAX = 1024
+# Methods whose requests need no body, and then say nothing of one.
+BODILESS = frozenset({"GET", "DELETE", "HEAD"})
 
 
 class Upstream:
@@ -28,13 +32,14 @@ class Upstream:
         self.provider = provider
         self.dialect = dialect_of(provider)
         self.timeouts = provider.timeouts
+        self._first_token_s, self._idle_s = provider.timeouts.first_token, provider.timeouts.idle
         self.pool = Pool(provider, wheel)
         self.host = (urlsplit(provider.base_url or "").netloc).encode()
         self._credentials = [self.dialect.credential(key) for key in provider.api_keys or ("",)]
         if not provider.api_keys and provider.dialect != "mock":
             self._credentials = [b""]  # a vLLM of one's own asks for none
         self._turn = -1
-        self._heads: dict[tuple[str, str, bytes], bytes] = {}
+        self._heads: dict[tuple[str, str, str, str, int], bytes] = {}
         self.reply_heads: dict[tuple[bytes, str, bool], bytes] = {}  # kept by `heads`
 
     @property
@@ -56,11 +61,12 @@ class Upstream:
         renamed = model if model != call.model_requested else None
         body = self.dialect.body(call, facts, renamed) if call.upload is None else []
         size = sum(map(len, body)) if call.upload is None else call.upload.size(renamed)
-        head = self.head(call, model, self._credentials[attempt.key], size)
+        head = self.head(call, model, attempt.key, size)
         connection = self.pool.maybe_idle()
         if connection is not None:
             try:
-                await self.exchange(connection, call, facts, attempt, renamed, head, body, total_at_s)
+                begun = self.exchange(connection, call, facts, attempt, head, body, total_at_s)
+                await (begun if call.upload is None else uploaded(connection, call, renamed, begun))
                 return connection
             except UpstreamError:
                 if connection.has_begun or connection.is_late or call.is_upload_begun:
@@ -70,71 +76,52 @@ class Upstream:
                 raise
         connection = await self.pool.connect(total_at_s)
         try:
-            await self.exchange(connection, call, facts, attempt, renamed, head, body, total_at_s)
+            begun = self.exchange(connection, call, facts, attempt, head, body, total_at_s)
+            await (begun if call.upload is None else uploaded(connection, call, renamed, begun))
         except BaseException:
             connection.close()
             raise
         return connection
 
-    async def exchange(
+    def exchange(
         self,
         connection: Connection,
         call: Call,
         facts: Skim | None,
         attempt: Attempt,
-        renamed: str | None,
         head: bytes,
         body: list[bytes | memoryview],
         total_at_s: float,
-    ) -> None:
+    ) -> Signal:
+        """Sends it; the signal comes with the beginning of its answer."""
         scanner = self.dialect.scanner(call, facts) if call.route is OTHER or call.stream else None
-        timeouts = self.timeouts
-        begun = connection.ask(head, body, scanner, timeouts.first_token, timeouts.idle, total_at_s)
+        begun = connection.ask(head, body, scanner, self._first_token_s, self._idle_s, total_at_s)
         attempt.may_be_billed = connection.is_open
-        if call.upload is None:
-            await begun
-            return
-        call.is_upload_begun = True
-        task = asyncio.get_running_loop().create_task(upload(connection, call.upload.pieces(renamed)))
-        try:
-            await begun
-        finally:
-            if not task.done():
-                connection.must_close()  # a provider may answer before it has read everything
-                task.cancel()
+        return begun
 
-    def head(self, call: Call, model: str, credential: bytes, body_bytes: int) -> bytes:
+    def head(self, call: Call, model: str, key: int, body_bytes: int) -> bytes:
         """Only what is named here goes upstream; nothing of the client's own head is copied."""
-        path = self.dialect.path(call, model)
-        key = (call.method, path, credential)
-        head = self._heads.get(key) or self._new_head(*key)
-        if call.accept:
-            head += b"accept: %b\r\n" % call.accept
-        if call.beta:
-            head += b"openai-beta: %b\r\n" % call.beta
-        if call.idempotency_key:
-            head += b"idempotency-key: %b\r\n" % own_idempotency_key(call, model)
-        if call.traceparent:
-            head += b"traceparent: %b\r\n" % call.traceparent
-        if call.method in {"GET", "DELETE", "HEAD"} and not body_bytes:
-            return head + b"\r\n"
+        known = (call.method, call.endpoint, call.query, model, key)
+        head = self._heads.get(known) or self._new_head(known, self.dialect.path(call, model))
+        own_key = own_idempotency_key(call, model) if call.idempotency_key else None
+        if not body_bytes and call.method in BODILESS:
+            return request_lines(head, call, own_key, b"", -1)
         content_type = b"application/json" if call.route is not OTHER else call.content_type
-        if content_type:
-            return b"%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (head, content_type, body_bytes)
-        return b"%bcontent-length: %d\r\n\r\n" % (head, body_bytes)
+        return request_lines(head, call, own_key, content_type, body_bytes)
 
-    def _new_head(self, method: str, path: str, credential: bytes) -> bytes:
+    def _new_head(self, known: tuple[str, str, str, str, int], path: str) -> bytes:
         if len(self._heads) >= HEADS_MAX:
             self._heads.clear()
         lines = [
-            f"{method} {path} HTTP/1.1".encode(),
+            f"{known[0]} {path} HTTP/1.1".encode(),
             b"host: " + self.host,
             b"user-agent: llmgw/" + __version__.encode(),
             b"accept-encoding: identity",
         ]
+        credential = self._credentials[known[-1]]
         if credential:
             lines.append(credential)
-        head = self._heads[(method, path, credential)] = b"\r\n".join([*lines, b""])
+        head = self._heads[known] = b"\r\n".join([*lines, b""])
         return head
 
     def release(self, connection: Connection) -> None:
@@ -148,6 +135,19 @@ def own_idempotency_key(call: Call, model: str) -> bytes:
     """All tenants share the provider's account: the same key of two of them must stay two."""
     parts = (call.tenant_id.encode(), call.key_name.encode(), model.encode(), call.idempotency_key or b"")
     return sha256(b"\0".join(parts)).hexdigest().encode()
+
+
+async def uploaded(connection: Connection, call: Call, renamed: str | None, begun: Signal) -> None:
+    """The body follows piece by piece, until the answer begins."""
+    assert call.upload is not None
+    call.is_upload_begun = True
+    task = asyncio.get_running_loop().create_task(upload(connection, call.upload.pieces(renamed)))
+    try:
+        await begun
+    finally:
+        if not task.done():
+            connection.must_close()  # a provider may answer before it has read everything
+            task.cancel()
 
 
 async def upload(connection: Connection, pieces: AsyncIterator[bytes]) -> None:

@@ -11,7 +11,7 @@ from llmgw.errors import ConfigError
 MODEL = """
 providers: {mock: {dialect: mock}}
 models:
-  a: {targets: [{provider: mock}], %s}
+  a: {targets: [{provider: mock}, {provider: mock, model: other}], %s}
   b: {targets: [{provider: mock}]}
 tenants: {demo: {keys: [{name: demo, key: sk-demo}]}}
 """

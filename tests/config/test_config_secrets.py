@@ -23,7 +23,7 @@ providers:
     health_check: {every: 10s}
   own: {dialect: openai, base_url: "http://own.example/v1", breaker: off}
 models:
-  "*": {targets: [{provider: openai, weight: 2}], fallbacks: {timeout: [own]}, hedge: {after: p90}}
+  "*": {targets: [{provider: openai, weight: 2}, {provider: own}], fallbacks: {timeout: [own]}, hedge: {after: p90}}
   own: {score: {latency: 1}, targets: [{provider: own}], mirror: {target: {provider: openai}}, fallbacks: ["gpt-4o"]}
 tenants:
   acme:

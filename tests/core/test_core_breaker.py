@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from llmgw._core.health import (
@@ -127,6 +129,58 @@ def test_it_opens_on_so_many_failures_in_a_row():
         attempt(health, outcome, START_US)
     assert health.state == CLOSED
     attempt(health, FAILED, START_US)
+    assert health.state == OPEN
+
+
+def test_streams_that_began_before_it_failed_do_not_hide_that_it_fails():
+    """They end well for as long as they last, one between each two failures."""
+    health = a_health(failures=3)
+    for number in range(3):
+        assert health.state == CLOSED
+        attempt(health, FAILED, START_US + number)
+        health.end(OK, START_US + number, 30 * SECOND_US)
+    assert health.state == OPEN
+
+
+def test_a_success_ends_a_row_of_failures_that_most_attempts_were_spared():
+    health = a_health(failures=3)
+    attempt(health, FAILED, START_US)
+    for _ in range(4):
+        health.begin(START_US)
+    attempt(health, FAILED, START_US)
+    health.end(OK, START_US, 30 * SECOND_US)
+    attempt(health, FAILED, START_US)
+    attempt(health, FAILED, START_US)
+    assert health.state == CLOSED
+
+
+def test_a_success_that_began_within_a_row_of_failures_ends_it():
+    health = a_health(failures=3)
+    for moment_us in (START_US, START_US + 2):
+        attempt(health, FAILED, moment_us)
+    attempt(health, OK, START_US + 4, 3)
+    attempt(health, FAILED, START_US + 5)
+    assert health.state == CLOSED and health.snapshot(START_US + 5)["failures"] == 1
+
+
+def test_failures_among_attempts_that_are_not_over_yet_are_no_row():
+    """Of streams that last, nothing but failures has ended."""
+    health = a_health(failures=3, min_requests=10)
+    for number in range(40):
+        attempt(health, FAILED if number % 4 == 0 else IGNORED, START_US + number * 10)
+        health.begin(START_US + number * 10)
+    assert health.state == CLOSED
+    for number in range(3):
+        attempt(health, FAILED, START_US + 400 + number)
+    assert health.state == OPEN
+
+
+def test_answers_that_always_break_off_open_it():
+    health = a_health(failures=3)
+    for moment_us in range(START_US, START_US + 3):
+        health.begin(moment_us)
+        health.first_byte(1, moment_us + 1)
+        health.end(FAILED, moment_us + 1, 1)
     assert health.state == OPEN
 
 
@@ -370,3 +424,14 @@ def test_what_is_no_policy_is_an_error(policy):
 def test_times_without_bound_are_bounded():
     health = an_open(open_us=2**63 - 1, max_open_us=2**63 - 1, window_us=2**63 - 1, probe_every_us=2**63 - 1)
     assert health.wait_us(START_US) == 86_400 * SECOND_US
+
+
+def test_the_table_in_the_docs_is_the_breakers():
+    lines = (Path(__file__).parents[2] / "docs" / "routing.md").read_text().splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("| in state |"))
+    events = [cell.strip().strip("`") for cell in lines[start].split("|")[2:-1]]
+    assert events == list(EVENTS)
+    for line in lines[start + 2 : start + 2 + len(STATES)]:
+        state, *after = (cell.strip().replace(" ", "_") for cell in line.split("|")[1:-1])
+        found = [STATES[TRANSITIONS[STATES.index(state), event]] for event in range(len(EVENTS))]
+        assert after == found, state

@@ -393,6 +393,14 @@ def test_the_average_follows_a_change_within_some_10_s(health):
     assert health.ewma_us == pytest.approx(500_000, rel=0.01)
 
 
+def test_a_stream_that_had_its_first_token_does_not_keep_it_from_fading(health):
+    health.begin(START_US)
+    health.first_byte(800_000, START_US + 800_000)
+    later_us = START_US + 800_000 + 10 * SECOND_US
+    assert health.inflight == 1
+    assert health.snapshot(later_us)["ewma_ms"] == pytest.approx(800 / 2.718, rel=0.01)
+
+
 def test_without_samples_it_fades_and_with_an_attempt_in_flight_it_does_not(health):
     now_us = told_every(health, 800_000, SECOND_US, 10, START_US) - SECOND_US
     before_us = health.ewma_us
@@ -400,7 +408,10 @@ def test_without_samples_it_fades_and_with_an_attempt_in_flight_it_does_not(heal
         before_us / 1000 / 2.718, rel=0.01
     )
     assert health.begin(now_us)
-    assert health.snapshot(now_us + 10 * SECOND_US)["ewma_ms"] == pytest.approx(before_us / 1000)
+    assert health.snapshot(now_us + 9 * SECOND_US)["ewma_ms"] == pytest.approx(before_us / 1000)
+    assert health.snapshot(now_us + 10 * SECOND_US)["ewma_ms"] < before_us / 2000, (
+        "it was awaited long enough"
+    )
     health.end(IGNORED, now_us)
     assert health.snapshot(now_us + 600 * SECOND_US)["ewma_ms"] == 0
 

@@ -49,6 +49,9 @@ class Account:
     is_paced: bool
     state: int = CLOSED
     in_a_row: int = 0
+    row_us: int = 0  # when the first failure of the row ended
+    begun_since: int = 0
+    begun_us: list[int] = field(default_factory=list)  # those that were not ignored, since the last closing
     successes: int = 0
     opened_us: int = NEVER_US
     open_until_us: int = 0
@@ -107,6 +110,8 @@ class Account:
         if self.state == OPEN:
             self.state, self.successes = HALF_OPEN, 0
         self.begins.append(now_us)
+        self.begun_since += 1
+        self.begun_us.append(now_us)
         self.inflight += 1
         self.use_pace(now_us)
         return True
@@ -151,17 +156,37 @@ class Account:
         self.sampled_us = now_us
 
     def latency_us(self, now_us: int) -> float:
-        age_us = 0 if self.inflight else now_us - self.sampled_us
+        last_us = self.begins[-1] if self.begins else 0
+        is_awaited = self.inflight > 0 and last_us >= self.sampled_us and now_us - last_us < 10 * SECOND_US
+        age_us = 0 if is_awaited else now_us - self.sampled_us
         return self.ewma_us * math.exp(-age_us / 1e7)
+
+    def count_row(self, is_failure: bool, now_us: int, duration_us: int) -> None:
+        is_sparse = self.begun_since > 2 * self.in_a_row and now_us - self.row_us > 2 * duration_us
+        is_news = now_us - duration_us >= self.row_us or self.begun_since > self.in_a_row
+        if (is_failure and is_sparse) or (not is_failure and is_news):
+            self.in_a_row = 0
+        if is_failure:
+            if not self.in_a_row:
+                self.row_us, self.begun_since = now_us, 0
+            self.in_a_row += 1
+
+    def ignore(self, begun_us: int) -> None:
+        if begun_us in self.begun_us:
+            self.begun_us.remove(begun_us)
+        if begun_us >= self.row_us:
+            self.begun_since = max(self.begun_since - 1, 0)
 
     def end(self, outcome: int, now_us: int, duration_us: int) -> None:
         self.inflight -= 1
+        if outcome == IGNORED:
+            self.ignore(now_us - duration_us)
         if outcome == IGNORED or now_us - duration_us < self.opened_us:
             return
         is_slow = bool(self.slow_us) and duration_us > self.slow_us
         is_bad = outcome == FAILED or is_slow
         self.ends.append((now_us, is_bad))
-        self.in_a_row = self.in_a_row + 1 if outcome == FAILED else 0
+        self.count_row(outcome == FAILED, now_us, duration_us)
         if self.state == CLOSED and is_bad and self.is_breaking and self.is_too_much(now_us):
             self.open(now_us)
         elif self.state == HALF_OPEN and is_bad:
@@ -169,15 +194,21 @@ class Account:
         elif self.state == HALF_OPEN:
             self.successes += 1
             if self.successes >= self.successes_min:
-                self.state, self.ends, self.in_a_row, self.last_open_us = CLOSED, [], 0, 0
+                self.state, self.in_a_row, self.last_open_us = CLOSED, 0, 0
+                self.ends, self.begun_us = [], []
 
     def in_window(self, now_us: int) -> list[bool]:
         newest = now_us // self.width_us
         return [is_bad for at_us, is_bad in self.ends if newest - at_us // self.width_us < 10]
 
+    def judged(self, now_us: int) -> int:
+        newest = now_us // self.width_us
+        begun = sum(newest - at_us // self.width_us < 10 for at_us in self.begun_us)
+        return max(len(self.in_window(now_us)), begun)
+
     def is_too_much(self, now_us: int) -> bool:
-        bad = self.in_window(now_us)
-        is_rate = len(bad) >= self.min_requests and sum(bad) / len(bad) >= self.failure_rate
+        failed, judged = sum(self.in_window(now_us)), self.judged(now_us)
+        is_rate = judged >= self.min_requests and failed / judged >= self.failure_rate
         return is_rate or self.in_a_row >= self.failures_max
 
     def open(self, now_us: int) -> None:
@@ -341,7 +372,8 @@ class Machine(RuleBasedStateMachine):
             assert health.maybe_key(1, now_us) == max(free, default=-1)
         found = self.healths[0].snapshot(now_us)
         bad = account.in_window(now_us)
-        assert (found["ended"], found["failed"], found["failures"]) == (len(bad), sum(bad), account.in_a_row)
+        counted = (len(bad), sum(bad), account.in_a_row)
+        assert (found["ended"], found["failed"], found["failures"]) == counted
         assert found["pace_per_s"] == pytest.approx(account.pace(now_us), abs=1e-3)
         assert found["ewma_ms"] == pytest.approx(account.latency_us(now_us) / 1e3, abs=2e-3)
 

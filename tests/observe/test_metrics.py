@@ -67,6 +67,10 @@ PROMISED = {
     "llm_redis_degraded_seconds_total": set(),
     "llm_lease_stranded_total": {"unit"},
     "llm_alerts_sent_total": {"result"},
+    "llm_overload_refused_total": {"reason"},
+    "llm_health_checks_total": {"provider", "outcome"},
+    "llm_mirror_requests_total": {"model", "outcome"},
+    "llm_mirror_latency_seconds": {"model", "side"},
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from farend import FarEnd
-from gatewayrig import CLIENT_KEY, DEADLINE_S, Config, Gateway, up
+from gatewayrig import CLIENT_KEY, DEADLINE_S, ONCE, Config, Gateway, up
 from wireclient import Answer, Wire, chat, post
 
 from llmgw.ledger import Reader
@@ -36,7 +36,7 @@ def one_tenant(far: FarEnd, tenant: dict[str, Any], **sections: Any) -> Config:
     """The mock as the only provider, `acme` as the only tenant, with one key unless `tenant` has its own."""
     return {
         "providers": {"up": up(far.port)},
-        "models": {"mock": {"targets": [{"provider": "up"}], "price": A_CENT_EACH}},
+        "models": {"mock": ONCE | {"targets": [{"provider": "up"}], "price": A_CENT_EACH}},
         "tenants": {"acme": {"keys": [{"name": "web", "key": CLIENT_KEY}], **tenant}},
         **sections,
     }

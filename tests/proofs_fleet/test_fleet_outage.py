@@ -13,12 +13,12 @@ from gatewayrig import wait_for
 from proofkit import chat, most_in_window, one_tenant, with_callers
 
 CALLERS = 32
-# Of `redis.deadline`, 50 ms, once for those that come while nobody knows yet; and what two noisy cores add to it.
+# What nobody waits longer for Redis, once for those that come while nobody knows yet; and what two noisy cores add to it.
 WAIT_S = 0.05
 NOISE_S = 0.05
-# Inside, where no client's and no far end's turn on the processor is part of it: the deadline, and what a loop that was
-# late gets beyond it.
-INSIDE_MS = 60.0
+# Inside, where no client's and no far end's turn on the processor is part of it: `redis.deadline`, 40 ms, and what a loop
+# that was late gets beyond it.
+INSIDE_MS = 50.0
 # The far end may hear so late of a request.
 HEARD_S = 0.03
 # Probes every half second at most; upkeep says so once a second.

@@ -67,7 +67,7 @@ async def test_machines_without_redis_keep_to_the_limit_together(own_redis):
     async with Machine(own_redis.url) as one, Machine(own_redis.url) as two:
         await both_know(one, two, limit)
         before = len(await one.flood(20, limit)) + len(await two.flood(4, limit))
-        await asyncio.sleep(1.3)  # each has looked
+        await asyncio.sleep(2.6)  # each has looked, and looked again
         own_redis.kill()
         during = len(await one.flood(100, limit)) + len(await two.flood(100, limit))
         assert before + during <= 100

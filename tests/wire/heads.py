@@ -33,6 +33,7 @@ SPANS = {
     "max_wait": b"x-llmgw-max-wait",
     "priority": b"x-llmgw-priority",
     "tags": b"x-llmgw-tags",
+    "timeout": b"x-llmgw-timeout",
 }
 ONCE = {*SPANS.values(), b"authorization", b"content-length", b"host"}
 NEVER = {b"expect", b"upgrade", b"trailer", b"content-encoding", b"transfer-encoding"}

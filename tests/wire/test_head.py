@@ -20,7 +20,8 @@ def test_a_plain_head_tells_all_its_facts() -> None:
         b"\r\n\r\n", b"\r\n"
     ) + (
         b"Idempotency-Key: four\r\nTraceparent: 00-ab-cd-01\r\nOpenAI-Beta: assistants=v2\r\n"
-        b"X-LLMGW-Max-Wait: 2s\r\nx-llmgw-priority: batch\r\nx-llmgw-tags: a,b\r\nConnection: Keep-Alive\r\n\r\n"
+        b"X-LLMGW-Max-Wait: 2s\r\nx-llmgw-priority: batch\r\nx-llmgw-tags: a,b\r\n"
+        b"X-LLMGW-Timeout: 20s\r\nConnection: Keep-Alive\r\n\r\n"
     )
     assert read_plain_head(head) == {
         "size": len(head),
@@ -38,6 +39,7 @@ def test_a_plain_head_tells_all_its_facts() -> None:
         "max_wait": b"2s",
         "priority": b"batch",
         "tags": b"a,b",
+        "timeout": b"20s",
     }
 
 

@@ -1,4 +1,4 @@
-"""What choosing a target and keeping its health cost: `python benchmarks/select.py`.
+"""What choosing a target and keeping its health cost: `python benchmarks/selection.py`.
 
 Nanoseconds a call from Python, best of several runs on one core. A call that does nothing but come and go
 stands first: compiled callers do not pay it.
