@@ -6,7 +6,9 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
+from ipaddress import ip_address
 from time import monotonic_ns
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -77,7 +79,7 @@ class Admin:
         """Without keys the listener is on loopback: the configuration allows nothing else."""
         keys = self.config.server.admin.keys
         if not keys:
-            return True
+            return is_of_this_machine(request.headers)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         digest = sha256(token.strip().encode("utf-8", "surrogateescape")).hexdigest()
         return scheme.lower() == "bearer" and any(digest == key.sha256 for key in keys)
@@ -150,6 +152,18 @@ class Admin:
 
     async def close(self) -> None:
         await self.runner.cleanup()
+
+
+def is_of_this_machine(headers: Mapping[str, str]) -> bool:
+    """Not from a page of another site in a browser of this machine, by its own name or by one that it lets
+    point here (DNS rebinding): those say a foreign Origin, or a Host that is no address."""
+    try:
+        host = urlsplit("//" + headers.get("Host", "")).hostname or ""
+        is_plain = host == "localhost" or bool(ip_address(host))
+    except ValueError:
+        is_plain = False
+    origin = headers.get("Origin")
+    return is_plain and (origin is None or urlsplit(origin).netloc == headers.get("Host"))
 
 
 def json_response(data: object) -> web.Response:

@@ -18,6 +18,6 @@
     strategies_cli       the command
 
 What decides is the gateway's own: `admission`, `waiting`, `limits`, `_core.limiter` and `store.leases`, for
-strategies `_core.select`, `_core.health` and `routing.retry`. Only clocks, sockets, providers and Redis are models.
-docs/simulate.md tells what that leaves out.
+strategies `_core.select`, `_core.health` and `routing.retry`. Only clocks, sockets, providers and Redis are
+models. docs/simulate.md tells what that leaves out.
 """
