@@ -76,6 +76,7 @@ class Admission:
     ) -> None:
         self.config = config
         self.catalog = catalog
+        self.resting = 0  # requests that wait for a target; as many as may wait at limits
         self.rules = Rules(config, is_shared=resources.leases is not None)
         self.limiter = resources.limiter
         self.resources = resources
@@ -298,12 +299,14 @@ class Admission:
         if away.wait_us < 0:
             raise NoUpstream("No provider is configured that can serve this request.")
         wait_s = max(away.wait_us / 1e6, STEP_S) * (1 + SPREAD * random())
-        if wait_s > patience_of(call, ask):
+        if wait_s > patience_of(call, ask) or self.resting >= self.config.queue.max_waiting:
             raise nobody_there(away.wait_us / 1e6)
         began_s = monotonic()
+        self.resting += 1
         try:
             await asyncio.sleep(wait_s)
         finally:
+            self.resting -= 1
             call.queue_ms += (monotonic() - began_s) * 1e3
         return self.decide(ask, is_waiter=False)
 
@@ -339,7 +342,7 @@ class Admission:
             permit.weight,
             ask.is_batch,
             ask.tokens,
-            began_us + round(ask.max_wait_s * 1e6),
+            began_us + max(round((ask.max_wait_s - call.queue_ms / 1e3) * 1e6), 0),
             lambda now_us: self.decide_as_waiter(ask, now_us),
             done.set_result,
             ask.caller,

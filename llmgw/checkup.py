@@ -63,8 +63,6 @@ class Check:
     ) -> None:
         self.upstream, self.settings, self.targets = upstream, settings, targets
         self.board, self.metrics = board, metrics
-        keys = upstream.provider.api_keys
-        self.credentials = [upstream.dialect.credential(key) for key in keys] or [b""]
         self.turn = 0
         self.serving: Serving | None = None
         self.began_s = 0.0

@@ -172,16 +172,21 @@ class UpstreamError(GatewayError):
         cause: str | None = None,
         stated_s: float | None = None,
         retry_after_s: float | None = None,
+        is_too_large: bool = False,
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status
         self.stated_s = stated_s
+        self.is_too_large = is_too_large
         if cause is not None:
             self.cause = cause
 
 
 class UpstreamBroken(UpstreamError):
-    """`upstream_status`: what it answered, 0 if it did not; `stated_s`: the wait it asked for."""
+    """`upstream_status`: what it answered, 0 if it did not; `stated_s`: the wait it asked for.
+
+    `is_too_large`: a 429 that speaks of this one request, which will never fit there.
+    """
 
 
 class NoUpstream(UpstreamError):

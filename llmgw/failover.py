@@ -16,7 +16,7 @@ from llmgw._core.health import FAILED, IGNORED
 from llmgw._wire.call import Call
 from llmgw.admission import Resources, nobody_there
 from llmgw.config import Config, Retry
-from llmgw.errors import UpstreamError
+from llmgw.errors import UpstreamError, UpstreamTimeout
 from llmgw.routing.causes import Cause, fallback_class
 from llmgw.routing.healths import to_us
 from llmgw.routing.retry import StepKind, next_step
@@ -28,6 +28,8 @@ UNKNOWN_KEY_S: Final = 10.0
 # A target that stayed silent, while there are others.
 SILENT_S: Final = 5.0
 UNAUTHORIZED: Final = 401
+# Deadlines are looked at this often.
+LATE_S: Final = 0.1
 DEFAULT_RETRY: Final = Retry()
 # Another key of the same provider may do better.
 OF_KEY: Final = frozenset({Cause.RATE_LIMIT, Cause.AUTH})
@@ -42,42 +44,51 @@ BLAMELESS: Final = frozenset({Cause.RATE_LIMIT, Cause.AUTH, Cause.CONTEXT_LENGTH
 class Failover:
     def __init__(self, config: Config, resources: Resources) -> None:
         self.limiter = resources.limiter
+        self.leases = resources.leases
         self.board = resources.board
         self.budgets = {name: provider.retry_budget for name, provider in config.providers.items()}
 
-    def note(self, ask: Ask, attempt: Attempt, failure: UpstreamError) -> None:
+    def note(self, call: Call, ask: Ask, attempt: Attempt, failure: UpstreamError) -> None:
         """Of an attempt that failed: its target's health, and what this request may still ask."""
         now_us = self.board.now_us()
         cause = Cause(failure.cause)
         health = attempt.way.health
-        is_blameless = cause in BLAMELESS or failure.upstream_status in PASSING
+        is_blameless = (
+            cause in BLAMELESS or failure.upstream_status in PASSING or is_out_of_time(call, ask, failure)
+        )
         attempt.end(IGNORED if is_blameless else FAILED)
         ask.note(attempt.way.shown, str(failure.upstream_status or cause))
-        if cause is Cause.RATE_LIMIT:
+        if cause is Cause.RATE_LIMIT and not failure.is_too_large:
             health.pause(attempt.key, now_us + to_us(failure.stated_s or PAUSE_S))
         elif failure.upstream_status == UNAUTHORIZED:
             health.pause(attempt.key, now_us + to_us(UNKNOWN_KEY_S))
         if cause in OF_KEY and self.has_another_key(ask, attempt, now_us):
-            ask.keys_tried += 1
+            ask.keys_tried = self.keys_tried(ask, attempt) + 1
+            ask.keys_bit = attempt.bit
             ask.next_key = (attempt.key + 1) % attempt.way.upstream.key_count
             return
         ask.keys_tried = 0
         ask.tries += 1
         ask.tried |= attempt.bit
-        if cause in FINAL:
+        if cause in FINAL or failure.is_too_large:
             ask.barred |= attempt.bit
-        if cause is Cause.RATE_LIMIT:
+        if cause is Cause.RATE_LIMIT and not failure.is_too_large:
             health.throttled(now_us)
-        elif cause is Cause.TIMEOUT and ask.has_left():
+        elif cause is Cause.TIMEOUT and not is_blameless and ask.has_left():
             # The last one stays: whoever sends slow prompts must not close it to others.
             health.pause(-1, now_us + to_us(SILENT_S))
 
     def has_another_key(self, ask: Ask, attempt: Attempt, now_us: int) -> bool:
         """Whether the same target may be asked at once, with a key that was not refused."""
         count = attempt.way.upstream.key_count
-        if ask.keys_tried + 1 >= count:
+        if self.keys_tried(ask, attempt) + 1 >= count:
             return False
         return attempt.way.health.maybe_key((attempt.key + 1) % count, now_us) not in {-1, attempt.key}
+
+    @staticmethod
+    def keys_tried(ask: Ask, attempt: Attempt) -> int:
+        """Of this target, in a row, before this attempt."""
+        return ask.keys_tried if ask.keys_bit == attempt.bit else 0
 
     async def go_on(self, call: Call, ask: Ask, failure: UpstreamError, deadline_s: float) -> None:
         """Begins the next attempt, after a wait where one is due, or raises UpstreamError."""
@@ -98,20 +109,21 @@ class Failover:
             max_s=retry.max_delay_s,
             random01=random(),
         )
+        is_free = cause.is_of_request  # it cost nobody any work
+        if not is_free and self.has_more(ask, step.kind, cause) and not self.is_in_budget(last):
+            raise failure
         has_begun = False
         if step.kind is StepKind.OTHER:
             has_begun = self.begin(call, ask)
         elif step.kind is StepKind.SAME:
             await self.rest(call, ask, step.after_s)
             has_begun = self.begin(call, ask, again=True)
+        if not has_begun and ask.lacking is not None and step.kind is not StepKind.FALLBACK:
+            has_begun = await self.begin_on_lease(call, ask, deadline_s)
         if not has_begun and monotonic() < deadline_s:
             has_begun = self.fall_back(call, ask, cause)
         if not has_begun:
             raise self.last_word(ask, failure, cause)
-        if not cause.is_of_request and not self.is_in_budget(ask.attempt):
-            ask.abandon()
-            ask.follow(last)
-            raise failure
 
     async def rest(self, call: Call, ask: Ask, after_s: float) -> None:
         """Before the same target is asked again."""
@@ -129,9 +141,19 @@ class Failover:
             has_begun = ask.switch(call.hold, self.limiter, billed_tokens, again) is None
         except OverflowError:
             return False
+        if ask.lacking is not None:
+            self.want(ask)
         if has_begun and ask.attempt.way is not last.way:
             call.fallback_used = True
         return has_begun
+
+    async def begin_on_lease(self, call: Call, ask: Ask, deadline_s: float) -> bool:
+        """Only the machine's share of a fleet's limit was short: fetches more of it."""
+        if self.leases is None or ask.lacking is None:
+            return False
+        within_s = max(min(self.leases.wait_max_s, deadline_s - monotonic()), 0.0)
+        await self.leases.wait(ask.lacking, ask.amounts(ask.lacking), within_s)
+        return self.begin(call, ask)
 
     def fall_back(self, call: Call, ask: Ask, cause: Cause) -> bool:
         """To the models that stand for this cause, in order; once there, only on to the next of them."""
@@ -145,14 +167,32 @@ class Failover:
                 return True
         return False
 
+    def has_more(self, ask: Ask, kind: StepKind, cause: Cause) -> bool:
+        """Whether anybody is left to ask."""
+        further = ask.permit.fallbacks.get(fallback_class(cause)) if ask.further is None else ask.further
+        return kind is not StepKind.FALLBACK or bool(further)
+
     def is_in_budget(self, attempt: Attempt) -> bool:
-        """Whether its provider has room for one more retry: they must not become the outage."""
+        """Whether another one may follow it, by its provider's budget: retries must not become the outage."""
         budget = self.budgets[attempt.way.upstream.name]
         return attempt.way.traffic.take_retry(self.board.now_us(), budget.ratio, budget.per_second)
 
+    def want(self, ask: Ask) -> None:
+        """A target was passed over for want of a lease: whoever comes next may find one."""
+        if self.leases is not None and ask.lacking is not None:
+            self.leases.want(ask.lacking, ask.amounts(ask.lacking))
+
     def last_word(self, ask: Ask, failure: UpstreamError, cause: Cause) -> UpstreamError:
         """What the client is told where nobody is left to ask."""
-        if cause is not Cause.RATE_LIMIT:
+        if cause is not Cause.RATE_LIMIT or failure.is_too_large:
             return failure
         wait_us = ask.wait_us(again=True)
         return nobody_there(max(failure.stated_s or PAUSE_S, wait_us / 1e6))
+
+
+def is_out_of_time(call: Call, ask: Ask, failure: UpstreamError) -> bool:
+    """The whole request's time was over, its caller's or ours for all attempts: that speaks of no target.
+
+    A caller may be in any hurry, and take its answer as slowly as it likes.
+    """
+    return isinstance(failure, UpstreamTimeout) and monotonic() >= ask.until_s(call) - LATE_S

@@ -40,7 +40,7 @@ from llmgw.errors import (
     UpstreamBroken,
     UpstreamError,
 )
-from llmgw.failover import Failover
+from llmgw.failover import Failover, is_out_of_time
 from llmgw.failpoints import failpoint
 from llmgw.hedging import Hedging
 from llmgw.limits.options import timeout_s
@@ -105,6 +105,8 @@ class Gateway:
             answer = ask.admit_nowait(call, self.limiter)
             if answer is not None:
                 await self.admission.contend(call, permit, ask, answer)
+            if ask.lacking is not None:
+                self.failover.want(ask)
             if permit.mirrored is not None:
                 self.mirrors.copy(call, facts, permit, ask)
             reply = await self.first_good(call, facts, ask)
@@ -236,7 +238,7 @@ class Gateway:
         upstream = way.upstream
         attempt.set_out(call)
         if upstream.key_count > 1:
-            is_next = ask.keys_tried and attempt.hold is None
+            is_next = ask.keys_tried and ask.keys_bit == attempt.bit and attempt.hold is None
             first = ask.next_key if is_next else upstream.next_key()
             attempt.key = max(way.health.maybe_key(first, self.board.now_us()), 0)
         self.books.sent(call, attempt, ask)
@@ -244,13 +246,13 @@ class Gateway:
             connection = await upstream.ask(call, facts, attempt, deadline_s)
             try:
                 reply = Reply(connection, upstream, call, attempt, ask.permit.fallbacks)
-            except UpstreamError:
+            except BaseException:
                 upstream.release(connection)
                 raise
             attempt.outcome = "ok" if connection.status < 400 else "client_error"
         except UpstreamError as error:
             attempt.outcome = error.outcome
-            self.failover.note(ask, attempt, error)
+            self.failover.note(call, ask, attempt, error)
             raise
         finally:
             self.metrics.attempt(way.provider, attempt.outcome)
@@ -312,7 +314,7 @@ class Gateway:
             self.books.settle(call, ask, facts, reply.usage(facts, call))
         except UpstreamError as error:
             reply.attempt.outcome = error.outcome
-            reply.attempt.end(FAILED)
+            reply.attempt.end(IGNORED if is_out_of_time(call, ask, error) else FAILED)
             raise
         except asyncio.CancelledError:
             reply.attempt.outcome = "cancelled"

@@ -5,7 +5,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-cp -r "$root"/{llmgw,tests,config,setup.py,pyproject.toml,README.md,LICENSE} "$copy"
+cp -r "$root"/{llmgw,tests,config,docs,setup.py,pyproject.toml,README.md,LICENSE} "$copy"
 find "$copy/llmgw" \( -name '*.so' -o -name '*.c' \) -delete
 cd "$copy"
 LLMGW_DEBUG=1 "$root/.venv/bin/python" setup.py -q build_ext --inplace

@@ -197,6 +197,8 @@ class Ask:
     @property
     def attempt(self) -> Attempt: ...  # None before it was admitted
     @property
+    def lacking(self) -> tuple[Gauge, ...] | None: ...
+    @property
     def trail(self) -> list[tuple[str, str]] | None: ...
     affinity: int
     tags: tuple[str, ...]
@@ -206,6 +208,7 @@ class Ask:
     tries: int
     keys_tried: int
     next_key: int
+    keys_bit: int
     further: tuple[Permit, ...] | None
     deadline_s: float
     def until_s(self, call: Call) -> float: ...

@@ -25,7 +25,7 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 
 from llmgw._core.clock cimport monotonic_ns, monotonic_s
 from llmgw._core.estimate cimport ModelEstimate
-from llmgw._core.health cimport Health, Traffic
+from llmgw._core.health cimport STATE_HALF_OPEN, Health, Traffic
 from llmgw._core.limiter cimport Hold, Limiter
 from llmgw._core.record cimport compose_record
 from llmgw._core.select cimport Tier
@@ -66,7 +66,8 @@ cdef enum:
     ID_BITS = 62                    # of a process's first attempt id; the following ones count up from there
     WAYS_MAX = 64                   # bits of a number
     TRAIL_MAX = 32                  # steps that are remembered of one request
-    IGNORED = 2                     # of `health`
+    WELL = 0                        # OK, FAILED and IGNORED of `health`
+    IGNORED = 2
     TOLD_EVERY_US = 50_000
 
 # Of `health`, as `x-llmgw-route` says it.
@@ -402,6 +403,7 @@ cdef class Attempt:
     cdef public double began_s              # monotonic
     cdef public object hold                 # a Hold of its own, where it is asked beside another; else None
     cdef bint _is_recorded
+    cdef bint _is_counted                   # its target took its answer's beginning for a success
     cdef long long _begun_us                # of the clock of `health`
 
     def __init__(self, Way way not None, int number, long long begun_us):
@@ -427,6 +429,10 @@ cdef class Attempt:
         call.ttft_ms = (answered_s - call.started_s) * 1e3
         if self.outcome == "ok":
             self.way.health.first_byte(<long long>((answered_s - self.began_s) * 1e6), now_us)
+            if self.way.health.row.state == STATE_HALF_OPEN:
+                # A probe's answer began: a stream may take minutes to say more.
+                self._is_counted = True
+                self.way.health.checked(True, now_us, now_us - self._begun_us)
         if not self.way.is_paced or now_us - self.way.told_us < TOLD_EVERY_US:
             return False
         self.way.told_us = now_us
@@ -436,6 +442,8 @@ cdef class Attempt:
         """`outcome`: OK, FAILED or IGNORED of `health`."""
         if not self.is_over:
             self.is_over = True
+            if outcome == WELL and self._is_counted:
+                outcome = IGNORED
             now_us = health_now_us()
             self.way.health.end(outcome, now_us, now_us - self._begun_us)
         return 0
@@ -461,9 +469,11 @@ cdef class Ask:
     cdef public int tries               # attempts at the permit's own ways
     cdef public int keys_tried          # of the way that was asked last, one after the other
     cdef public int next_key            # after those
+    cdef public unsigned long long keys_bit     # of that way
     cdef public tuple further           # permits of other models that it may still fall back to; None: not yet known
     cdef public double deadline_s       # monotonic: when its caller gives up; infinite where it did not say
     cdef readonly list trail            # [(shown, word)], of what was passed over or failed
+    cdef readonly tuple lacking         # gauges of a way that was passed over, whose lease was short; else None
     cdef unsigned long long _bits       # the ways of this request
     cdef bint _must_price
     cdef unsigned long long _refused    # of the last decision, by their limits
@@ -504,7 +514,8 @@ cdef class Ask:
 
         What the caller's own limits refuse, no way can serve.
         """
-        cdef unsigned long long bits = self._bits & ~self.tried & ~self.barred
+        cdef unsigned long long asked = self._bits & ~self.tried & ~self.barred
+        cdef unsigned long long bits = asked
         cdef long long health_us = health_now_us()
         cdef int number
         cdef Way way
@@ -513,7 +524,7 @@ cdef class Ask:
         while True:
             number = self.permit._pick(bits, health_us, self)
             if number < 0:
-                return refusal if refusal is not None else Away(self.permit._wait_us(bits, health_us))
+                return refusal if refusal is not None else Away(self.permit._wait_us(asked, health_us))
             way = self.permit._way(number)
             bits &= ~(1ULL << number)
             if isinstance(limiter, Limiter):
@@ -534,6 +545,8 @@ cdef class Ask:
             elif answer.gauge not in way.gauges:
                 return answer
             else:
+                if answer.lacking is not None:
+                    self.lacking = answer.lacking
                 self._refused |= 1ULL << number
                 if refusal is None or is_sooner(answer.wait_us, refusal.wait_us):
                     refusal = answer
@@ -577,7 +590,7 @@ cdef class Ask:
 
     def has_left(self, bint again=False):
         """Whether a way is available that was not tried yet, or, `again`, one that was."""
-        return self.permit._pick(self._left(again), health_now_us(), self) >= 0
+        return self.permit._wait_us(self._left(again), health_now_us()) == 0
 
     def can_repeat(self):
         """Whether there is a way that was tried and may be asked again, now or later."""
@@ -606,6 +619,8 @@ cdef class Ask:
             answer = limiter.switch(hold, way.gauges, limiter.now_us(), billed_tokens)
             billed_tokens = 0
             if answer is not None:
+                if answer.lacking is not None:
+                    self.lacking = answer.lacking
                 self.note(way.shown, "limit")
                 refusal = answer if refusal is None or is_sooner(answer.wait_us, refusal.wait_us) else refusal
             elif way.health.begin(health_us):

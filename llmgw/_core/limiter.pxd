@@ -153,7 +153,9 @@ cdef class Limiter:
     cdef uint64_t _settle(
         self, HoldRecord* record, tuple gauges, int first, int64_t* actual, int64_t now_us, bint is_over,
     ) except? 0xFFFFFFFFFFFFFFFF
-    cdef uint64_t _close(self, HoldRecord* record, int first, int64_t* actual, int64_t now_us, bint is_over) noexcept
+    cdef uint64_t _close(
+        self, HoldRecord* record, int first, int64_t* actual, int64_t now_us, bint is_over, bint is_dead,
+    ) noexcept
     cdef int _wake(self, uint64_t waiters, int64_t now_us) except -1
     cdef void _commit(self) noexcept
     cdef int _set_degraded(self, Gauge gauge, int64_t is_degraded, int64_t cap) except -1

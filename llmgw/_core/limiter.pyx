@@ -294,7 +294,8 @@ cdef class Limiter:
         """Settles what a dead worker left open, at what had gone to its clients.
 
         [(names, attempt id, is it billed, input tokens, output tokens, micro-USD)], the amounts as far
-        as they are known. To be called by the supervisor when the process is gone.
+        as they are known. What leases had paid for is left to `take_owed`, of any worker. To be called by the
+        supervisor when the process is gone.
         """
         cdef HoldRecord* records = <HoldRecord*>(<Segment>self.segment).unit("holds", slot)
         cdef int64_t actual[UNITS]
@@ -310,10 +311,16 @@ cdef class Limiter:
                 continue
             what = lost(record, actual)
             self._lock()
-            self._close(record, 0, actual, now_us, True)
+            self._close(record, 0, actual, now_us, True, True)
             self._unlock()
             found.append(what)
         self._header.waiting_us[slot] = 0
+        for index in range(self._config_rows + self._user_rows):
+            if self._rows[index].degraded_by == slot + 1:   # who else is without Redis degrades it anew
+                self._lock()
+                if self._rows[index].degraded_by == slot + 1:
+                    self._rows[index].degraded_by = 0
+                self._unlock()
         return found
 
     # -- the clock
@@ -427,7 +434,7 @@ cdef class Limiter:
         row = &self._rows[index]
         self._clear(row)
         row.width_us, row.unit = gauge._width_us, gauge.unit
-        memset(&row.is_degraded, 0, sizeof(Row) - (<char*>&row.is_degraded - <char*>row))
+        memset(&row.degraded_by, 0, sizeof(Row) - (<char*>&row.degraded_by - <char*>row))
         if spare != NULL:
             spare.owned += 1
             row.owner = <int32_t>(spare - self._rows) + 1
@@ -657,8 +664,9 @@ cdef class Limiter:
             row.reserved += amount
             row.pins += 1
             if gauge.is_shared and not gauge.is_shadow:
-                if row.is_degraded:
+                if row.degraded_by:
                     row.leased += amount
+                    row.owed += amount
                 else:
                     take_leased(row, amount, now_us)
             if row.width_us > 0 and not gauge.is_shadow:
@@ -724,7 +732,7 @@ cdef class Limiter:
         cdef uint64_t waiters
         cdef int index, count = record.caller_parts + record.target_parts - first
         self._lock()
-        waiters = self._close(record, first, actual, now_us, is_over)
+        waiters = self._close(record, first, actual, now_us, is_over, False)
         self._unlock()
         for index in range(min(count, <int>PyTuple_GET_SIZE(gauges))):
             gauge = <Gauge>PyTuple_GET_ITEM(gauges, index)
@@ -733,7 +741,9 @@ cdef class Limiter:
                 self._settled.append((gauge, at_us, actual[gauge.unit] - record.amounts[gauge.unit]))
         return waiters
 
-    cdef uint64_t _close(self, HoldRecord* record, int first, int64_t* actual, int64_t now_us, bint is_over) noexcept:
+    cdef uint64_t _close(
+        self, HoldRecord* record, int first, int64_t* actual, int64_t now_us, bint is_over, bint is_dead,
+    ) noexcept:
         """Settles the parts from `first` on and takes them off the record. Where somebody waits for them."""
         cdef Header* header = self._header
         cdef uint64_t waiters = 0
@@ -746,6 +756,8 @@ cdef class Limiter:
             end_leases(row, now_us)
             unit = <int>row.unit
             settle_row(header, row, record.where[index], record.amounts[unit], actual[unit])
+            if is_dead and row.leased and unit != UNIT_SLOTS:
+                owe(row, record.where[index], actual[unit] - record.amounts[unit])
             if unit == UNIT_SLOTS and row.until_us[0]:
                 row.left[0] += 1
             row.pins -= 1
@@ -929,6 +941,21 @@ cdef class Limiter:
         finally:
             self._commit()
 
+    def take_owed(self, Gauge gauge not None, int64_t now_us):
+        """(used without a lease, returned by the dead, when that was reserved or later): whoever takes it tells Redis."""
+        cdef int64_t owed, returned, returned_us
+        row = self._look(gauge)
+        if row != NULL and row.owed == 0 and row.returned == 0:
+            return 0, 0, 0
+        self._lock()
+        try:
+            row = self._journaled(gauge, now_us)
+            owed, returned, returned_us = row.owed, row.returned, row.returned_us
+            row.owed = row.returned = row.returned_us = 0
+        finally:
+            self._commit()
+        return owed, returned, returned_us
+
     def take_settled(self):
         """[(gauge, when it was admitted, difference)] of shared gauges since the last call."""
         settled, self._settled = self._settled, []
@@ -945,7 +972,7 @@ cdef class Limiter:
         self._lock()
         try:
             row = self._journaled(gauge, self.now() if self._owned == NULL else 0)
-            row.is_degraded, row.cap = <int32_t>is_degraded, cap
+            row.degraded_by, row.cap = (max(self.slot, 0) + 1) * <int32_t>is_degraded, cap
             row.denied_us = 0
         finally:
             self._commit()
@@ -953,7 +980,7 @@ cdef class Limiter:
 
     def is_degraded(self, Gauge gauge not None):
         row = self._look(gauge)
-        return row != NULL and row.is_degraded != 0
+        return row != NULL and row.degraded_by != 0
 
 
 # -- parts of a decision
@@ -999,7 +1026,7 @@ cdef inline bint is_empty(Row* row, int64_t now_us) noexcept nogil:
         return now_us // row.width_us - row.head >= RING
     if row.width_us < 0 and now_us > row.buckets[0] + DAY_US:   # far from any step of the wall clock
         return True
-    return row.used == 0 and not row.is_degraded
+    return row.used == 0 and not row.degraded_by
 
 
 cdef int64_t wait_of(Row* row, Gauge gauge, int64_t amount, int64_t now_us) noexcept:
@@ -1008,12 +1035,12 @@ cdef int64_t wait_of(Row* row, Gauge gauge, int64_t amount, int64_t now_us) noex
     cdef int64_t over
     if limit == 0 or amount > limit:
         return NEVER_US
-    if row.is_degraded and gauge.is_shared:
+    if row.degraded_by and gauge.is_shared:
         limit = min(limit, row.cap)
     over = row.used + amount - limit
     if over > 0:
         return blocked_us(row, gauge, over, now_us)
-    if gauge.is_shared and not row.is_degraded and not gauge.is_shadow and lease_left(row, now_us) < amount:
+    if gauge.is_shared and not row.degraded_by and not gauge.is_shadow and lease_left(row, now_us) < amount:
         return max(row.denied_us - now_us, 1) if row.denied_us > now_us else LACKING_US
     return 0
 
@@ -1132,6 +1159,17 @@ cdef inline void settle_row(Header* header, Row* row, int64_t where, int64_t res
         if actual > reserved and row.width_us > 0:
             keep_bucket(header, row, row.head)
             add(row, row.head, actual - reserved)
+
+
+cdef inline void owe(Row* row, int64_t where, int64_t delta) noexcept nogil:
+    """A dead worker's request came to another amount than its lease had paid for. What has left does not come back."""
+    cdef int64_t at_us = where * row.width_us if row.width_us > 0 else where
+    if delta > 0:
+        if row.width_us > 0 or counts(row, where):
+            row.owed += delta
+    elif delta < 0 and counts(row, where):
+        row.returned_us = min(row.returned_us, at_us) if row.returned else at_us
+        row.returned -= delta
 
 
 cdef inline void give_lease(Row* row, int64_t amount, int64_t expires_us) noexcept nogil:

@@ -11,7 +11,7 @@ cdef enum:
     WINDOW_BUCKETS = 128
     RING = 130
     LEASES = 2
-    IMAGE_BYTES = 192               # a row up to its buckets
+    IMAGE_BYTES = 216               # a row up to its buckets
 
 
 cdef struct Row:
@@ -19,7 +19,7 @@ cdef struct Row:
     uint64_t key_high
     int64_t width_us                # of a bucket; 0: slots, which have no window; -1: a calendar period
     int32_t unit                    # of what is counted
-    int32_t is_degraded             # Redis is away, `cap` bounds this machine
+    int32_t degraded_by             # Redis is away, `cap` bounds this machine, as this slot's worker says, plus 1; 0: not
     int64_t head                    # number of the newest bucket, time // width; a period's start
     int64_t used                    # in the window, the period, or now; reservations included
     int64_t reserved                # of `used`, by holds that are open
@@ -35,6 +35,9 @@ cdef struct Row:
     int64_t denied_us               # the fleet's limit is reached until then
     int64_t denied_used
     int64_t leased                  # ever admitted from leases
+    int64_t owed                    # used without a lease: Redis is to be told
+    int64_t returned                # of leases, by the dead: Redis may have it back
+    int64_t returned_us             # when that was reserved, or later
     int32_t owner                   # of a user's row: number of the row that stands in for it, plus 1
     int32_t owned                   # of that row: how many users have a row of their own
     int64_t buckets[RING]           # of a period only the first is used, for its end; of slots none
@@ -64,7 +67,7 @@ cdef inline void begin_period(Row* row, int64_t start_us, int64_t end_us) noexce
     if row.width_us >= 0 or start_us < row.head:
         return
     if start_us > row.head:
-        row.used = row.reserved = 0
+        row.used = row.reserved = row.owed = row.returned = 0
     row.head = start_us
     row.buckets[0] = end_us
 

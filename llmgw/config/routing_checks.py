@@ -32,6 +32,10 @@ SHOWN_NAMES = 5
 STRATEGY_OF = {"score": "score", "hash_on": "hash"}
 
 
+# As many as `targets` takes.
+TARGETS_MAX = 64
+
+
 def check_routing(data: dict[str, Any], problems: Problems) -> None:
     for name, provider in entries(data, "providers"):
         _check_provider(("providers", name), provider, problems)
@@ -40,6 +44,7 @@ def check_routing(data: dict[str, Any], problems: Problems) -> None:
         path: Path = ("models", name)
         _check_strategy(path, model, problems)
         _check_retry(path, model, data, problems)
+        _check_canary(path, model, problems)
         _check_hedge(path, model, problems)
         _check_fallbacks(path, model, known, problems)
         _note_sides(path, model, problems)
@@ -123,6 +128,12 @@ def _check_retry(path: Path, model: dict[str, Any], data: dict[str, Any], proble
 
 def _is_unbroken(target: dict[str, Any], data: dict[str, Any]) -> bool:
     return mapping(mapping(data, "providers"), str(target.get("provider"))).get("breaker") == OFF
+
+
+def _check_canary(path: Path, model: dict[str, Any], problems: Problems) -> None:
+    """The core tells a model's targets apart by the bits of one number."""
+    if "canary" in model and len(list_in(model, "targets")) == TARGETS_MAX:
+        problems.add((*path, "canary"), f"fewer than {TARGETS_MAX} targets beside it", found="canary")
 
 
 def _check_hedge(path: Path, model: dict[str, Any], problems: Problems) -> None:

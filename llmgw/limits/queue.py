@@ -43,7 +43,7 @@ class Joined(Enum):
 
 
 def is_refusal(answer: object) -> TypeGuard[Refusal]:
-    return hasattr(answer, "wait_us")
+    return hasattr(answer, "gauge")
 
 
 def is_yielding(refusal: Refusal) -> bool:

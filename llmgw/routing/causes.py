@@ -157,6 +157,11 @@ def is_out_of_funds(status: int, body: bytes) -> bool:
     return status == 402 or (400 <= status < 500 and not said_in(body).codes.isdisjoint(FUNDS_CODES))
 
 
+def is_too_large(status: int, body: bytes) -> bool:
+    """A 429 for one request that is more than the whole limit: others are not the worse for it."""
+    return status == 429 and said_in(body).sentence.startswith("request too large")
+
+
 def fallback_class(cause: Cause) -> str:
     """The configuration's word for a cause."""
     return cause.value if cause in NAMED else Cause.SERVER_ERROR.value

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llmgw._core.limiter import USD, Gauge, Limiter
 from llmgw.limits import lease
-from llmgw.limits.fleet import Beat, Call, Claim, GiveSlots, Settle
+from llmgw.limits.fleet import Beat, Call, Claim
 from llmgw.store.adapter import OVERSLEPT_S, Store, StoreAway
 from llmgw.store.asks import Asks, look, top_up
 from llmgw.store.front import Front
@@ -241,12 +241,11 @@ class Leases:
                 self._pending.add(self._watches.find(gauge, now_us), at_us, delta)
         for watch in self._watches.active(now_us):
             if not self._outage.is_on:
-                self._outage.note_charged(watch)
+                self._outage.collect(watch, now_us)
             watch.demand.note(self._limiter.leased(watch.gauge), now_us)
-            unused = self._unused(watch, now_us)
-            if unused:
+            if unused := self._unused(watch, now_us):
                 self._store.counters.returned += unused
-                self._pending.add(watch, now_us - watch.row.life_us, -unused)
+                self._pending.add(watch, now_us - watch.row.life_us, -unused, is_unused=True)
 
     def _unused(self, watch: Watch, now_us: int) -> int:
         if not watch.is_slots:
@@ -269,7 +268,7 @@ class Leases:
             is_due |= watch.row.unit == USD and self._beats % BUDGET_BEATS == 1
             if is_due and watch.row.key not in asks:
                 watch.renew(watch.gauge)
-                self._outage.note_charged(watch)
+                self._outage.collect(watch, now_us)
                 asks.add(watch, look(self._limiter, watch, now_us))
 
     async def _give_all_back(self) -> None:
@@ -283,10 +282,9 @@ class Leases:
             for watch in self._watches:
                 left = self._limiter.lease_left(watch.gauge, now_us)
                 released = self._limiter.release_lease(watch.gauge, left, now_us)
-                self._pending.add(watch, now_us - watch.row.life_us, -released)
-        calls: list[Settle | GiveSlots] = self._pending.calls(
-            self._back, self._machine, now_us, self._outage.offset_us
-        )
+                self._outage.collect(watch, now_us)
+                self._pending.add(watch, now_us - watch.row.life_us, -released, is_unused=True)
+        calls: list[Call] = [*self._pending.calls(self._back, self._machine, now_us, self._outage.offset_us)]
         if calls:
             await self._back.exchange(calls, now_us)
 

@@ -1,8 +1,8 @@
 """While Redis is away, and how the machine comes back: nothing that was admitted meanwhile is forgotten.
 
 The rules are `llmgw.limits.lease`'s. All workers of a machine see the same rows: whoever notices first
-degrades them, whoever comes back first charges and recovers them. Two that come back in the same instant
-may both charge, which errs on the strict side.
+degrades them, whoever comes back first recovers them. What was admitted without a lease is one number
+in the row, which a worker takes, and tells Redis of: so it is charged once, whoever of them is back.
 """
 
 from __future__ import annotations
@@ -71,10 +71,16 @@ class Outage:
             self._pending.drop(tag)
             self._store.counters.losses += 1
 
-    def note_charged(self, watch: Watch) -> None:
-        """Called while Redis answers: what was admitted so far came from leases."""
-        if not self._limiter.is_degraded(watch.gauge):
-            watch.charged = self._limiter.leased(watch.gauge)
+    def collect(self, watch: Watch, now_us: int) -> None:
+        """What Redis does not know of: admitted under a cap, by whichever worker, or left by a dead one.
+
+        What this worker's own requests of the outage came to is one with what they had reserved.
+        """
+        owed, returned, returned_us = self._limiter.take_owed(watch.gauge, now_us)
+        self._pending.add(watch, returned_us, -returned)
+        if owed and not watch.is_slots:
+            since = 0 if watch.lost_us is None else self._pending.take_since(watch, watch.lost_us)
+            self._pending.add(watch, now_us, owed + since)
 
     # -- away
 
@@ -122,13 +128,11 @@ class Outage:
         if watch.lost_us is None or watch.is_ours:
             watch.lost_us = now_us
             watch.admitted = self._limiter.leased(gauge)
-        if watch.is_ours:  # else `note_charged` saw it last before another worker lost it
-            watch.charged = watch.admitted
         used, _ = self._limiter.read(gauge, now_us)
         left = 0
         if watch.is_ours:  # the cap takes the place of the leases
             left = self._limiter.release_lease(gauge, self._limiter.lease_left(gauge, now_us), now_us)
-            self._pending.add(watch, now_us - watch.row.life_us, -left)
+            self._pending.add(watch, now_us - watch.row.life_us, -left, is_unused=True)
         known = None if self._is_newcomer(now_us) else watch.known
         watch.own = lease.own_of(watch.row, used, left, known, self.machines, self._grace_us)
 
@@ -151,12 +155,12 @@ class Outage:
         if reply is None:
             return False
         self.offset_us = reply.time_us - self._limiter.now_us()
-        for watch in self._watches:
-            self._pending.add(watch, self._limiter.now_us(), self._owed(watch))
         await self._recall(front)
         await self._recall(back)
         await self._look(back)
         await self.recharge(back)
+        for watch in self._watches:
+            self.collect(watch, self._limiter.now_us())
         while self._pending:
             now_us = self._limiter.now_us()
             await back.exchange(self._pending.calls(back, self._machine, now_us, self.offset_us), now_us)
@@ -207,28 +211,20 @@ class Outage:
         if watch is None or watch.row.start_us != row.start_us or self.offset_us is None:
             self._store.counters.stranded += granted
         else:
-            self._pending.add(watch, time_us - self.offset_us + row.life_us, -granted)
-
-    def _owed(self, watch: Watch) -> int:
-        """What was admitted since the loss, settled as far as it is; or since this was asked last."""
-        gauge = watch.gauge
-        if watch.is_slots or watch.lost_us is None or not self._limiter.is_degraded(gauge):
-            return 0
-        admitted, before = self._limiter.leased(gauge), watch.charged
-        watch.charged = admitted
-        return max(admitted - before, 0) + self._pending.take_since(watch, watch.lost_us)
+            at_us = time_us - self.offset_us + row.life_us
+            self._pending.add(watch, at_us, -granted, is_unused=True)
 
     def _recover(self) -> None:
         now_us = self._limiter.now_us()
         for watch in self._watches:
             if watch.lost_us is None:
                 continue
-            self._pending.add(watch, now_us, self._owed(watch) if not watch.is_slots else 0)
             if watch.is_slots:  # what ran beyond the lease came back as if leased: begin from what is in use
                 self._limiter.release_lease(
                     watch.gauge, self._limiter.lease_left(watch.gauge, now_us), now_us
                 )
             self._limiter.recover(watch.gauge)
+            self.collect(watch, now_us)
             watch.lost_us = None
             watch.is_ours = False
         self.is_on = False
@@ -238,15 +234,22 @@ class Outage:
         if not self.lost_tags:
             return
         now_us = self._limiter.now_us()
-        calls = []
+        calls: list[Call] = []
+        charged: list[tuple[Watch, int]] = []
         for watch in self._watches:
             if watch.tag not in self.lost_tags or watch.is_slots:
                 continue
             used = self._limiter.read(watch.gauge, now_us)[0] + self._limiter.lease_left(watch.gauge, now_us)
             self._limiter.take_unused(watch.gauge, now_us)  # Redis does not count it any more
+            owed, _, _ = self._limiter.take_owed(watch.gauge, now_us)
             if used:
+                charged.append((watch, owed))
                 asker = f"{self._machine}.{watch.row.key}"
                 calls.append(Settle(watch.tag, asker, self._epochs[watch.tag], (Entry(watch.row, 0, used),)))
+        replies: list[Reply] = []
         for first in range(0, len(calls), ROWS_MAX):
-            await line.exchange(calls[first : first + ROWS_MAX], now_us)
+            replies += (await line.exchange(calls[first : first + ROWS_MAX], now_us)).replies
+        for (watch, owed), reply in zip(charged, replies, strict=True):
+            if self.offset_us is not None and reply.time_us < now_us + self.offset_us:
+                self._pending.add(watch, now_us, owed)  # charged before, without what was owed since
         self.lost_tags.clear()

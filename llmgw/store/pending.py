@@ -24,27 +24,29 @@ class Pending:
     """Bounded by the gauges watched times the buckets of a window: one bucket's differences are one item."""
 
     def __init__(self) -> None:
-        self._items: dict[tuple[str, int], Item] = {}
+        self._items: dict[tuple[str, int, bool], Item] = {}
 
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def add(self, watch: Watch, at_us: int, delta: int) -> None:
+    def add(self, watch: Watch, at_us: int, delta: int, *, is_unused: bool = False) -> None:
+        """`is_unused`: it comes back from a lease, not from a reservation."""
         if not delta:
             return
         row = watch.row
         width_us = row.width_us or 1
         at_us = at_us // width_us * width_us if row.width_us else row.start_us
-        item = self._items.setdefault((row.key, at_us), Item(watch.tag, row, at_us))
+        item = self._items.setdefault((row.key, at_us, is_unused), Item(watch.tag, row, at_us))
         item.row = row
         item.delta += delta
 
     def take_since(self, watch: Watch, at_us: int) -> int:
-        """Removes this gauge's differences from a moment on; their sum.
+        """Removes the differences of this gauge's reservations from a moment on; their sum.
 
         Those of the bucket that the moment lies in stay: they may be of what was admitted before it.
         """
-        found = [place for place in self._items if place[0] == watch.row.key and place[1] >= at_us]
+        key = watch.row.key
+        found = [place for place in self._items if place[0] == key and place[1] >= at_us and not place[2]]
         return sum(self._items.pop(place).delta for place in found)
 
     def drop(self, tag: str) -> None:

@@ -22,7 +22,6 @@ class Watch:
         "admitted",
         "ask_again_us",
         "blocked_us",
-        "charged",
         "demand",
         "excess",
         "gauge",
@@ -41,7 +40,6 @@ class Watch:
         self.row = row_of(gauge)
         self.known: Known | None = None
         self.admitted = limiter.leased(gauge)  # at the loss
-        self.charged = self.admitted  # so much of it Redis counts; at the loss, or when it was charged last
         self.demand = Demand(self.row.life_us, self.admitted, now_us)
         self.own = Own(0, 0)  # at the loss
         self.active_until_us = 0

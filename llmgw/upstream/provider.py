@@ -74,6 +74,7 @@ class Upstream:
             except BaseException:
                 connection.close()
                 raise
+        attempt.may_be_billed = False
         connection = await self.pool.connect(total_at_s)
         try:
             begun = self.exchange(connection, call, facts, attempt, head, body, total_at_s)

@@ -14,7 +14,7 @@ from llmgw._wire.sse import EventScanner
 from llmgw._wire.upstream import Connection
 from llmgw.dialects import OTHER, Usage, estimated_usage, reported_usage
 from llmgw.errors import UpstreamBroken
-from llmgw.routing.causes import Cause, cause_of_status, is_out_of_funds
+from llmgw.routing.causes import Cause, cause_of_status, is_out_of_funds, is_too_large
 from llmgw.routing.hints import hints_of, stated_wait_s
 from llmgw.upstream.provider import Upstream
 
@@ -97,7 +97,11 @@ def judge_status(connection: Connection, attempt: Attempt, served_elsewhere: Con
         hints = hints_of(connection.headers, status, time())
         stated_s = stated_wait_s(hints, body if cause is Cause.RATE_LIMIT else b"")
     raise UpstreamBroken(
-        f"The provider answered with status {status}.", upstream_status=status, cause=cause, stated_s=stated_s
+        f"The provider answered with status {status}.",
+        upstream_status=status,
+        cause=cause,
+        stated_s=stated_s,
+        is_too_large=is_too_large(status, body),
     )
 
 

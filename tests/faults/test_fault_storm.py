@@ -21,6 +21,9 @@ WINDOW_S = 0.1
 PAUSE_S, GRACE_S = 2, 0.1
 RESTARTS, AT_ONCE = 20, 2
 
+# What the gateway has by default.
+BUDGET: dict[str, Any] = {"retry_budget": {"ratio": 0.2, "per_second": 10}}
+
 
 def config_of(providers: Config, targets: list[Config], **more: Any) -> Config:
     return {
@@ -90,9 +93,9 @@ async def test_a_provider_that_only_fails_gets_no_more_than_its_load_and_the_ret
 ) -> None:
     """And when it is well again it is served again, without a stampede."""
     mock = far_ends.start(keep=100_000)
-    breaker = {} if shape.breaker is None else {"breaker": shape.breaker}
+    breaker = {"breaker": shape.breaker or {}}
     targets = [{"provider": "up", "model": name} for name in ("one", "two")]
-    gateway = start_gateway(config_of({"up": up(mock.port, **breaker)}, targets), workers=2)
+    gateway = start_gateway(config_of({"up": up(mock.port, **(BUDGET | breaker))}, targets), workers=2)
     storm = storms(gateway, shape.rate)
     far_ends.script(mock, {"status": 503, "times": 10**9})
     failed = await storm.run(shape.fails_s)
@@ -119,7 +122,7 @@ async def test_a_target_that_dies_under_load_is_not_noticed(
     """Attempts at it are within the retry budget until its circuit opens; then there are none."""
     dying, other = far_ends.start(), far_ends.start(keep=100_000)
     port = dying.port
-    providers = {"a": up(port, breaker={"open": "60s"}), "b": up(other.port)}
+    providers = {"a": up(port, breaker={"open": "60s"}, **BUDGET), "b": up(other.port, **BUDGET)}
     gateway = start_gateway(config_of(providers, [{"provider": "a"}, {"provider": "b"}]), workers=2)
     storm = storms(gateway, 150)
     before = await storm.run(1.0)

@@ -7,8 +7,10 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from llmgw._core.limiter import CALENDAR, REQUESTS, SLOTS, TOKENS, USD, Gauge, Hold, Limiter, Refusal
+from llmgw._core.segment import Segment
 from llmgw.config import parse_redis_url
 from llmgw.limits import lease
 from llmgw.store.adapter import Counters, Store
@@ -27,12 +29,28 @@ def gauge(unit: int = REQUESTS, limit: int = 100, window_us: int = MINUTE_US, na
 
 
 class Machine:
-    def __init__(self, url: str, deadline_s: float = DEADLINE_S, grace_s: float = 10.0) -> None:
-        self.limiter = Limiter(rows=64)
+    """With one worker; or one worker of a machine, where `limiter` is of its segment."""
+
+    def __init__(
+        self,
+        url: str,
+        deadline_s: float = DEADLINE_S,
+        grace_s: float = 10.0,
+        *,
+        limiter: Limiter | None = None,
+        name: str = "",
+    ) -> None:
+        self.limiter = limiter or Limiter(rows=64)
         self.counters = Counters()
         self.store = Store(make_client(parse_redis_url(url), deadline_s), "t", deadline_s, self.counters)
         self.leases = Leases(
-            self.limiter, self.store, f"machine{next(NAMES)}", 0, lambda gauge: "tenant:acme", grace_s=grace_s
+            self.limiter,
+            self.store,
+            name or f"machine{next(NAMES)}",
+            self.limiter.slot,
+            lambda gauge: "tenant:acme",
+            grace_s=grace_s,
+            is_keeper=self.limiter.slot == 0,
         )
         self.waits = 0
 
@@ -74,6 +92,14 @@ class Machine:
         return [answer for answer in await asyncio.gather(*asks) if isinstance(answer, Hold)]
 
 
+def workers(url: str, path: Path, count: int = 2) -> list[Machine]:
+    """Of one machine, whose segment is at `path`."""
+    segment = Segment(str(path / "segment"), count)
+    Limiter(segment).prepare()
+    name = f"machine{next(NAMES)}"
+    return [Machine(url, limiter=Limiter(segment, slot), name=name) for slot in range(count)]
+
+
 async def drain(limit: Gauge, *machines: Machine, goal: int, within_s: float = 5.0) -> int:
     """Asks on until so much was admitted, and once more; what was admitted in all."""
     admitted, until_s = 0, time.monotonic() + within_s
@@ -107,4 +133,5 @@ __all__ = [
     "Refusal",
     "gauge",
     "until",
+    "workers",
 ]

@@ -16,7 +16,7 @@ from llmgw.store.leases import Leases
 from llmgw.store.watch import row_of
 
 HOUR_US = 60 * MINUTE_US
-NUMBERS = iter(range(time.time_ns(), 2**62))
+NUMBERS = iter(range(time.time_ns() // 1000, 2**53))  # Lua knows no larger ones
 
 
 async def counted(machine: Machine, limit) -> int:
