@@ -31,7 +31,7 @@ ever lengthens a rest, and a `remaining` above 0 ends none. Nothing a provider s
 than 10 minutes.
 
 The pace. A 429 cuts the rate of attempts to 0.7 of what was sent lately (at most once a second: what is in
-flight tells of the same excess), from where it grows by 3 % of that a second while no other comes. It is
+flight tells of the same excess; and not below 5/s, where the key's rest says enough), from where it grows by 3 % of that a second while no other comes. It is
 forgotten after 30 s in which less than half of it was asked for.
 
 Times are microseconds of CLOCK_MONOTONIC. A clock that goes back moves nothing.
@@ -115,6 +115,7 @@ cdef int64_t AGE_US = 60_000_000
 cdef int64_t CUT_EVERY_US = 1_000_000
 cdef double CUT = 0.7
 cdef double PACE_MIN_PER_S = 0.5
+cdef double QUIET_PER_S = 5             # below that no pace begins
 cdef double PACE_MAX_PER_S = 1e6
 cdef double GROWTH = 0.03                   # of the pace after the cut, a second: back in some 15 s
 cdef double GROWTH_MIN_PER_S = 0.05
@@ -700,6 +701,8 @@ cdef inline void take_pace(TargetRow* row, int64_t now_us) noexcept nogil:
 cdef inline void cut_pace(TargetRow* row, int64_t now_us) noexcept nogil:
     cdef double pace_per_s = pace_of(row, now_us)
     cdef double sent_per_s = rate_of(row, now_us)
+    if pace_per_s <= 0 and sent_per_s < QUIET_PER_S:
+        return                          # the pause says enough: a pace of so few would only refuse the next burst
     if pace_per_s <= 0 or sent_per_s < pace_per_s:
         pace_per_s = sent_per_s
     pace_per_s = max(CUT * pace_per_s, PACE_MIN_PER_S)

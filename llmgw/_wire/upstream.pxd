@@ -70,4 +70,5 @@ cdef class Connection(Feeder):
     cdef int ready(self) except -1
     cdef int on_whole(self) except -1
     cdef int break_off(self, object error) except -1
+    cdef int hang_up(self) except -1
     cdef int arm(self, double seconds) except -1

@@ -18,6 +18,10 @@ from llmgw._wire.outlet cimport Outlet
 from llmgw._wire.serving cimport Signal
 from llmgw._wire.sse cimport EventScanner
 
+cdef extern from "<sys/socket.h>" nogil:
+    enum: SHUT_RDWR
+    int shutdown(int fd, int how)
+
 # A JSON answer up to this size is held until it is whole, so that its usage and its errors are known
 # before a byte goes out; a larger one, or another kind, flows through.
 cdef Py_ssize_t HOLD_JSON_BYTES = 1 << 20
@@ -430,12 +434,23 @@ cdef class Connection(Feeder):
 
     def close(self) -> None:
         """At once. What was being answered is broken off by whoever closes."""
-        if self.state == CLOSED:
+        cdef LinkState before = self.state
+        if before == CLOSED:
             return
         self.state = CLOSED
         (<Wheel>self.wheel).forget(self)
         if self.transport is not None:
+            if before == ASKED or before == ANSWERING:
+                self.hang_up()
             self.transport.abort()
+
+    cdef int hang_up(self) except -1:
+        """Tells the provider now: the loop closes the socket with its next turn, and by then the place of what
+        was broken off may be another request's, so that the provider would count one too many."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            shutdown(sock.fileno(), SHUT_RDWR)
+        return 0
 
     # -- deadlines and pace
 

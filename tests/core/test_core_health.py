@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -285,7 +286,7 @@ def test_another_429_of_the_same_second_tells_nothing_new(health):
 
 
 def test_the_pace_has_a_floor(health):
-    now_us = START_US
+    _, now_us = send(health, 10, 2, START_US)
     for _ in range(20):
         health.begin(now_us)
         health.throttled(now_us)
@@ -293,17 +294,27 @@ def test_the_pace_has_a_floor(health):
     assert health.pace_per_s == 0.5
 
 
+def test_of_a_few_requests_no_pace_begins(health):
+    _, now_us = send(health, 4, 3, START_US)
+    health.throttled(now_us)
+    assert health.pace_per_s == 0 and health.verdict(now_us) == GO
+    assert all(health.begin(now_us) for _ in range(20))
+
+
 def test_it_lets_through_what_the_pace_allows_and_says_exactly_when(health):
-    health.throttled(START_US)  # to 0.5/s
-    assert health.verdict(START_US) == IS_PACED and health.wait_us(START_US) == 2 * SECOND_US
-    last_us = START_US + 2 * SECOND_US - 1
+    _, now_us = send(health, 10, 3, START_US)
+    health.throttled(now_us)
+    cut_per_s = health.snapshot(now_us)["pace_per_s"]
+    first_us = math.ceil(SECOND_US / cut_per_s)
+    assert health.verdict(now_us) == IS_PACED and health.wait_us(now_us) == pytest.approx(first_us, abs=1)
+    last_us = now_us + health.wait_us(now_us) - 1
     assert health.verdict(last_us) == IS_PACED and health.wait_us(last_us) == 1 and not health.begin(last_us)
     assert health.verdict(last_us + 1) == GO and health.wait_us(last_us + 1) == 0
     assert health.begin(last_us + 1)
     assert not health.begin(last_us + 1)
     wait_us = health.wait_us(last_us + 1)
     pace_per_s = health.pace_per_s
-    assert pace_per_s > 0.5 and wait_us == pytest.approx(SECOND_US / pace_per_s, abs=1)
+    assert pace_per_s > cut_per_s and wait_us == pytest.approx(SECOND_US / pace_per_s, abs=1)
     assert not health.begin(last_us + wait_us) and health.begin(last_us + 1 + wait_us)
 
 
@@ -356,10 +367,11 @@ def test_a_pace_that_is_needed_stays(health):
 
 
 def test_an_idle_target_starts_without_a_pace(health):
-    health.throttled(START_US)
-    assert health.verdict(START_US + SECOND_US) == IS_PACED
-    assert health.verdict(START_US + 30 * SECOND_US) == GO
-    assert all(health.begin(START_US + 30 * SECOND_US) for _ in range(20))
+    _, now_us = send(health, 10, 2, START_US)
+    health.throttled(now_us)
+    assert health.verdict(now_us) == IS_PACED
+    assert health.verdict(now_us + 30 * SECOND_US) == GO
+    assert all(health.begin(now_us + 30 * SECOND_US) for _ in range(20))
 
 
 # -- time to first token

@@ -142,6 +142,8 @@ class Account:
         if not self.is_paced or (self.cut_us != NEVER_US and now_us - self.cut_us < SECOND_US):
             return
         sent, pace = self.rate(now_us), self.pace(now_us)
+        if pace <= 0 and sent < 5:
+            return
         base = min(sent, pace) if pace > 0 else sent
         self.pace_per_s = max(0.7 * base, 0.5)
         self.growth_per_s = max(0.03 * self.pace_per_s, 0.05)

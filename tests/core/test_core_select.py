@@ -161,6 +161,8 @@ def test_the_verdicts_say_why():
     world = World(ORDERED, (1,) * 5)
     world.open(1, now_us=NOW_US - 5 * SECOND_US)
     world.cool(2)
+    for _ in range(10):
+        world.healths[3].begin(NOW_US)
     world.healths[3].throttled(NOW_US)
     world.open(4)
     assert world.tier.verdicts(0b11111, NOW_US) == [GO, PROBE, IS_COOLING, IS_PACED, IS_OPEN]
