@@ -16,7 +16,7 @@ from llmgw._core.ask import Ask, Permit
 from llmgw._wire.call import Call
 from llmgw._wire.lines import reply_lines
 from llmgw._wire.skim import Skim
-from llmgw.upstream.heads import safe
+from llmgw.upstream.heads import safe, shown_trail
 
 Json = dict[str, Any]
 
@@ -47,7 +47,7 @@ def maybe_answer(call: Call, facts: Skim | None, permit: Permit) -> bytes | None
 
 def head(call: Call, ask: Ask) -> bytes:
     """No provider and no model: none of them served."""
-    call.trail = ",".join(f"{shown}:{word}" for shown, word in ask.trail or ())
+    call.trail = shown_trail(ask.trail or [])
     origin = ORIGIN % (
         b"text/event-stream\r\ncache-control: no-cache" if call.stream else b"application/json"
     )

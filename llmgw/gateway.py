@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 from urllib.parse import unquote
 
 import orjson
@@ -26,11 +26,10 @@ from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.outlet import Outlet
 from llmgw._wire.skim import Skim, SkimError, skim
-from llmgw._wire.upstream import Connection
 from llmgw.access import Keyring, Principal
 from llmgw.admission import Admission, Resources
 from llmgw.config import Config
-from llmgw.dialects import OTHER, Usage, estimated_usage
+from llmgw.dialects import OTHER
 from llmgw.errors import (
     BadRequest,
     ClientGone,
@@ -47,10 +46,10 @@ from llmgw.limits.options import timeout_s
 from llmgw.metrics import Metrics
 from llmgw.mirror import Mirrors
 from llmgw.routing import Catalog, no_such_model
-from llmgw.routing.healths import to_us
-from llmgw.routing.hints import hints_of
 from llmgw.upstream import Reply, Upstream
-from llmgw.upstream.heads import plain_head, reply_head
+from llmgw.upstream.heads import plain_head, reply_head, shown_trail, trail_of
+from llmgw.upstream.pace import learn_pace
+from llmgw.upstream.reply import unanswered_usage, unfinished_usage
 
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
@@ -377,20 +376,6 @@ def model_entry(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "llmgw"}
 
 
-def unfinished_usage(call: Call, facts: Skim | None, ask: Ask | None, reply: Reply | None) -> Usage | None:
-    """Of a request that ended early: what was relayed counts; what was sent and not answered, its prompt."""
-    if reply is not None:
-        return reply.usage(facts, call)
-    return unanswered_usage(call, facts, ask.attempt) if ask is not None and ask.attempt is not None else None
-
-
-def unanswered_usage(call: Call, facts: Skim | None, attempt: Attempt) -> Usage | None:
-    """Of an attempt without an answer: what was sent may be billed, and counts as its prompt."""
-    if attempt.may_be_billed and call.route.costs_tokens:
-        return estimated_usage(facts.prompt_bytes if facts else 0, 0)
-    return None
-
-
 def sent_tokens(ask: Ask) -> int:
     """What the last attempt's provider may count of it, though it failed."""
     return ask.input_tokens if ask.attempt.may_be_billed else 0
@@ -401,38 +386,6 @@ def bound(ask: Ask, call: Call) -> None:
     within_s = timeout_s(call.timeout or b"")
     ask.deadline_s = call.started_s + within_s
     ask.max_wait_s = min(ask.max_wait_s, within_s)
-
-
-def learn_pace(attempt: Attempt, connection: Connection, tokens: int, now_us: int) -> None:
-    """What the provider's own headers say of what is left there, for a request of so many tokens."""
-    hints = hints_of(connection.headers, connection.status, time())
-    if hints is not None:
-        requests_s = room_s(hints.reset_requests_s, hints.limit_requests, 1)
-        tokens_s = room_s(hints.reset_tokens_s, hints.limit_tokens, tokens)
-        attempt.way.health.told(
-            attempt.key,
-            hints.remaining_requests,
-            now_us + to_us(requests_s) if requests_s >= 0 else -1,
-            hints.remaining_tokens,
-            now_us + to_us(tokens_s) if tokens_s >= 0 else -1,
-            now_us,
-        )
-
-
-def room_s(reset_s: float, limit: int, wanted: int) -> float:
-    """A reset is the moment when all of a limit is there again; what is wanted is there sooner."""
-    return reset_s * min(wanted / limit, 1.0) if limit > 0 else reset_s
-
-
-def trail_of(ask: Ask, reply: Reply) -> str:
-    """`openai/gpt-4o:503,azure/dep:ok`: where the request went, and why not elsewhere."""
-    status = reply.connection.status
-    last = "ok" if status < 400 else str(status)
-    return shown_trail([*(ask.trail or ()), (reply.attempt.way.shown, last)])
-
-
-def shown_trail(steps: list[tuple[str, str]]) -> str:
-    return ",".join(f"{shown}:{word}" for shown, word in steps)
 
 
 def limits_met(call: Call, answer: Refusal | Away | None) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from llmgw._core.ask import Ask
 from llmgw._wire.call import Call
 from llmgw._wire.lines import reply_lines
 from llmgw._wire.upstream import Connection
 from llmgw.upstream.provider import HEADS_MAX, Upstream
+from llmgw.upstream.reply import Reply
 
 # Of a provider's answer only these go on to the client, and only as printable ASCII.
 PASSED_ON = frozenset(
@@ -67,3 +69,14 @@ def new_origin(upstream: Upstream, content_type: bytes, model: str, is_straight:
 def safe(value: bytes) -> bytes:
     """Nothing that could end a header line, or be read in two ways."""
     return value if PRINTABLE.fullmatch(value) else b""
+
+
+def trail_of(ask: Ask, reply: Reply) -> str:
+    """`openai/gpt-4o:503,azure/dep:ok`: where the request went, and why not elsewhere."""
+    status = reply.connection.status
+    last = "ok" if status < 400 else str(status)
+    return shown_trail([*(ask.trail or ()), (reply.attempt.way.shown, last)])
+
+
+def shown_trail(steps: list[tuple[str, str]]) -> str:
+    return ",".join(f"{shown}:{word}" for shown, word in steps)

@@ -7,7 +7,7 @@ from collections.abc import Container
 from time import time
 from typing import Final
 
-from llmgw._core.ask import Attempt
+from llmgw._core.ask import Ask, Attempt
 from llmgw._wire.call import Call
 from llmgw._wire.skim import Answer, Skim, skim_answer
 from llmgw._wire.sse import EventScanner
@@ -130,3 +130,17 @@ def usage_in_tail(tail: bytes) -> bytes | None:
     except (ValueError, RecursionError):
         return None
     return text[:end].encode()
+
+
+def unfinished_usage(call: Call, facts: Skim | None, ask: Ask | None, reply: Reply | None) -> Usage | None:
+    """Of a request that ended early: what was relayed counts; what was sent and not answered, its prompt."""
+    if reply is not None:
+        return reply.usage(facts, call)
+    return unanswered_usage(call, facts, ask.attempt) if ask is not None and ask.attempt is not None else None
+
+
+def unanswered_usage(call: Call, facts: Skim | None, attempt: Attempt) -> Usage | None:
+    """Of an attempt without an answer: what was sent may be billed, and counts as its prompt."""
+    if attempt.may_be_billed and call.route.costs_tokens:
+        return estimated_usage(facts.prompt_bytes if facts else 0, 0)
+    return None
