@@ -178,7 +178,8 @@ class Gateway:
     def identified(self, call: Call) -> Principal:
         """Who asks. Raises what the lane or the key check found."""
         self.identify(call)
-        call.trace_id = trace_of(call.traceparent)
+        if call.traceparent is not None:
+            call.trace_id = trace_of(call.traceparent)
         if call.fault is not None or call.principal is None:
             raise call.fault or Unauthenticated("No key.")
         return call.principal
@@ -324,8 +325,7 @@ class Gateway:
     def remember(self, call: Call, permit: Permit | None, answer: Refusal | Away | None = None) -> None:
         """Metrics, the log line and what explains it, for every request, however it ended."""
         now_s = monotonic()
-        overhead_s = now_s - call.started_s - (max(call.upstream_ms, 0.0) + call.queue_ms) * 1e-3
-        self.metrics.finished(call, permit.plan.label if permit is not None else NO_MODEL, overhead_s, now_s)
+        self.metrics.finished(call, permit.plan.label if permit is not None else NO_MODEL, now_s=now_s)
         line = call_to_line(call, now_s)
         self.write_log(line)
         self.recent.keep(call.request_id, line, call.trail, limits_met(call, answer))
@@ -361,9 +361,9 @@ def read(call: Call) -> Skim | None:
     return facts
 
 
-def trace_of(traceparent: bytes | None) -> str | None:
+def trace_of(traceparent: bytes) -> str | None:
     """The trace id of a W3C traceparent; None where there is none that is valid."""
-    found = TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
+    found = TRACEPARENT.fullmatch(traceparent)
     return found[1].decode() if found is not None else None
 
 

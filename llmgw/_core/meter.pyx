@@ -10,6 +10,7 @@ Labels are the caller's duty: names from the configuration, never text of an una
 """
 
 cimport cython
+from libc.math cimport NAN, isnan
 from libc.stdint cimport uint64_t
 
 from llmgw._core.clock cimport monotonic_s
@@ -172,17 +173,20 @@ cdef class Meter:
     def started(self):
         self._worker.inflight += 1
 
-    def finished(self, Call call not None, str model_label not None, double overhead_s, double now_s=-1.0):
+    def finished(self, Call call not None, str model_label not None, double overhead_s=NAN, double now_s=-1.0):
         """Counts a request that has ended, whatever ended it. Goes with one `started`.
 
         `model_label` is the name or pattern of the configuration that served it, "" if none did.
-        `now_s` is the monotonic clock where the caller has just read it.
+        `overhead_s` is by default what the request took without its waiting; `now_s` is the monotonic clock
+        where the caller has just read it.
         """
         cdef Bundle bundle = self._bundle(call, model_label)
+        cdef double took_s = (now_s if now_s >= 0 else monotonic_s()) - call.started_s
+        if isnan(overhead_s):
+            overhead_s = took_s - (max(call.upstream_ms, 0.0) + call.queue_ms) * 1e-3
         self._worker.inflight -= 1
         bundle.requests[0] += 1
-        observe(bundle.duration, DURATION_US, DURATIONS,
-                scaled((now_s if now_s >= 0 else monotonic_s()) - call.started_s, 1e6))
+        observe(bundle.duration, DURATION_US, DURATIONS, scaled(took_s, 1e6))
         observe(self._overhead, OVERHEAD_NS, OVERHEADS, scaled(overhead_s, 1e9))
         if call.stream and call.ttft_ms >= 0:
             observe(self._first_token(bundle, call, model_label), DURATION_US, DURATIONS, scaled(call.ttft_ms, 1e3))

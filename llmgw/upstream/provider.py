@@ -38,13 +38,10 @@ class Upstream:
         self._credentials = [self.dialect.credential(key) for key in provider.api_keys or ("",)]
         if not provider.api_keys and provider.dialect != "mock":
             self._credentials = [b""]  # a vLLM of one's own asks for none
+        self.key_count = len(self._credentials)
         self._turn = -1
         self._heads: dict[tuple[str, str, str, str, int], bytes] = {}
         self.reply_heads: dict[tuple[bytes, str, bool], bytes] = {}  # kept by `heads`
-
-    @property
-    def key_count(self) -> int:
-        return len(self._credentials)
 
     def next_key(self) -> int:
         """The number of the key whose turn it is."""
