@@ -57,7 +57,7 @@ def cells(outcome: Outcome) -> Iterator[str]:
     yield f"{'yes' if outcome.alone_retry else 'no'}" + (
         f", after {outcome.alone_after_s} s" if outcome.alone_after_s else ""
     )
-    yield outcome.alone_charged or "nothing"
+    yield "if it was sent" if outcome.alone_charged is None else outcome.alone_charged or "nothing"
 
 
 def answer_of(outcome: Outcome) -> str:

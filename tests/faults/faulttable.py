@@ -37,7 +37,7 @@ class Outcome:
     alone_first: int | None = 1  # requests that arrive at it
     alone_retry: bool = False  # x-should-retry
     alone_after_s: int = 0  # retry-after, up to a tenth more; 0: none
-    alone_charged: str = ""
+    alone_charged: str | None = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def with_code(name: str, status: int, code: str, does: str, outcome: Outcome, vi
 BEFORE_THE_HEAD = [
     Row("refused", "nobody listens at its port", {}, **both(FAILED), at="nobody"),
     Row("deaf", "its kernel does not answer the connect", {}, **both(replace(SILENT, alone_charged="")), at="deaf", timeouts=HASTY),
-    Row("reset-at-connect", "RST as soon as it accepted", {}, **both(BROKEN), at="resetting"),
+    Row("reset-at-connect", "RST as soon as it accepted, before or behind our request", {}, **both(replace(BROKEN, alone_charged=None)), at="resetting"),
     Row("reset-before-head", "RST instead of an answer", {"reset": "before-head"}, **both(BROKEN)),
     Row("close-before-head", "FIN instead of an answer", {"close": "before-head"}, **both(BROKEN)),
     Row("no-http", "answers, but not in HTTP", {"garbage": "http"}, **both(BROKEN)),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 
 import pytest
 from faultends import FarEnds
@@ -22,15 +23,28 @@ OPENED = [name for name, case in NAMES.items() if case.outcome.circuit == OPEN]
 
 
 @pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Observed]]:
-    """All cases have been run, once."""
-    ends = FarEnds()
-    with ExitStack() as stack:
-        stack.callback(ends.close)
-        matrix = Matrix(tmp_path_factory.mktemp("matrix"), ends, stack)
-        stack.callback(matrix.gateway.kill)
-        matrix.gateway.start()
-        yield asyncio.run(matrix.run())
+def run_all(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Observed]]:
+    """All cases, run once for each number."""
+
+    @cache
+    def run(_number: int) -> dict[str, Observed]:
+        ends = FarEnds()
+        with ExitStack() as stack:
+            stack.callback(ends.close)
+            matrix = Matrix(tmp_path_factory.mktemp("matrix"), ends, stack)
+            stack.callback(matrix.gateway.kill)
+            matrix.gateway.start()
+            return asyncio.run(matrix.run())
+
+    return run
+
+
+@pytest.fixture
+def observed(
+    run_all: Callable[[int], dict[str, Observed]], request: pytest.FixtureRequest
+) -> dict[str, Observed]:
+    """A test that is tried again sees another run."""
+    return run_all(getattr(request.node, "execution_count", 1))
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -143,9 +157,11 @@ def test_for_an_error_the_client_pays_at_most_its_prompt_once(
 ) -> None:
     outcome, alone = NAMES[name].outcome, observed[name].alone
     assert alone is not None
-    assert [record["usage_source"] for record in alone.paid] == (
-        [outcome.alone_charged] if outcome.alone_charged else []
-    )
+    sources = [record["usage_source"] for record in alone.paid]
+    if outcome.alone_charged is None:
+        assert sources in ([], ["estimated"])
+    else:
+        assert sources == ([outcome.alone_charged] if outcome.alone_charged else [])
     assert all(record["output_tokens"] == 0 for record in alone.records)
     assert len(alone.charged) <= 1
     assert len(alone.records) == alone.at_first
