@@ -58,6 +58,11 @@ class Resources:
     leases: Leases | None = None
     board: Board = field(default_factory=Board)
 
+    def want(self, ask: Ask, lacking: tuple[Gauge, ...] | None) -> None:
+        """Of gauges whose lease was short, if any: whoever comes next may find one."""
+        if lacking is not None and self.leases is not None:
+            self.leases.want(lacking, ask.amounts(lacking))
+
     async def close(self) -> None:
         self.waiting.close()
         if self.leases is not None:
@@ -301,13 +306,11 @@ class Admission:
         wait_s = max(away.wait_us / 1e6, STEP_S) * (1 + SPREAD * random())
         if wait_s > patience_of(call, ask) or self.resting >= self.config.queue.max_waiting:
             raise nobody_there(away.wait_us / 1e6)
-        began_s = monotonic()
         self.resting += 1
         try:
-            await asyncio.sleep(wait_s)
+            await rest(call, wait_s)
         finally:
             self.resting -= 1
-            call.queue_ms += (monotonic() - began_s) * 1e3
         return self.decide(ask, is_waiter=False)
 
     async def lease(self, ask: Ask, refusal: Refusal) -> Hold | Refusal | Away:
@@ -377,13 +380,22 @@ class Admission:
             answer = ask.decide(self.limiter, now_us, True)
         except OverflowError:
             return Overloaded("The gateway has as many requests in flight as it can hold.")
-        if isinstance(answer, Refusal) and answer.lacking is not None and self.resources.leases is not None:
-            self.resources.leases.want(answer.lacking, ask.amounts(answer.lacking))
+        if isinstance(answer, Refusal):
+            self.resources.want(ask, answer.lacking)
         return answer
 
     def close(self) -> None:
         for counter in self.counters.values():
             counter.close()
+
+
+async def rest(call: Call, seconds: float) -> None:
+    """Before a target is asked; it counts as waiting, also where the caller leaves meanwhile."""
+    began_s = monotonic()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        call.queue_ms += (monotonic() - began_s) * 1e3
 
 
 def is_callers(answer: Refusal | Away, ask: Ask) -> bool:

@@ -16,7 +16,7 @@ from llmgw._core.ask import Ask, Permit
 from llmgw._wire.call import Call
 from llmgw._wire.lines import reply_lines
 from llmgw._wire.skim import Skim
-from llmgw.upstream.heads import safe, shown_trail
+from llmgw.upstream.heads import route_line, shown_trail
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def head(call: Call, ask: Ask) -> bytes:
         b"text/event-stream\r\ncache-control: no-cache" if call.stream else b"application/json"
     )
     if call.trail:
-        origin += b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
+        origin += route_line(call)
     return reply_lines(origin + b"x-llmgw-cost-usd: 0.000000\r\n", call)
 
 

@@ -6,7 +6,6 @@ provider's retry budget. Nothing here happens once the client has had a byte.
 
 from __future__ import annotations
 
-import asyncio
 from random import random
 from time import monotonic
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from llmgw._core.ask import Ask, Attempt
 from llmgw._core.health import FAILED, IGNORED
 from llmgw._wire.call import Call
-from llmgw.admission import Resources, nobody_there
+from llmgw.admission import Resources, nobody_there, rest
 from llmgw.config import Config, Retry
 from llmgw.errors import UpstreamError, UpstreamTimeout
 from llmgw.routing.causes import Cause, fallback_class
@@ -43,6 +42,7 @@ BLAMELESS: Final = frozenset({Cause.RATE_LIMIT, Cause.AUTH, Cause.CONTEXT_LENGTH
 
 class Failover:
     def __init__(self, config: Config, resources: Resources) -> None:
+        self.resources = resources
         self.limiter = resources.limiter
         self.leases = resources.leases
         self.board = resources.board
@@ -53,15 +53,10 @@ class Failover:
         now_us = self.board.now_us()
         cause = Cause(failure.cause)
         health = attempt.way.health
-        is_blameless = (
-            cause in BLAMELESS or failure.upstream_status in PASSING or is_out_of_time(call, ask, failure)
-        )
-        attempt.end(IGNORED if is_blameless else FAILED)
+        is_excused = is_blameless(failure) or is_out_of_time(call, ask, failure)
+        attempt.end(IGNORED if is_excused else FAILED)
         ask.note(attempt.way.shown, str(failure.upstream_status or cause))
-        if cause is Cause.RATE_LIMIT and not failure.is_too_large:
-            health.pause(attempt.key, now_us + to_us(failure.stated_s or PAUSE_S))
-        elif failure.upstream_status == UNAUTHORIZED:
-            health.pause(attempt.key, now_us + to_us(UNKNOWN_KEY_S))
+        rest_key(attempt, failure, now_us)
         if cause in OF_KEY and self.has_another_key(ask, attempt, now_us):
             ask.keys_tried = self.keys_tried(ask, attempt) + 1
             ask.keys_bit = attempt.bit
@@ -72,9 +67,9 @@ class Failover:
         ask.tried |= attempt.bit
         if cause in FINAL or failure.is_too_large:
             ask.barred |= attempt.bit
-        if cause is Cause.RATE_LIMIT and not failure.is_too_large:
+        if is_throttle(failure):
             health.throttled(now_us)
-        elif cause is Cause.TIMEOUT and not is_blameless and ask.has_left():
+        elif cause is Cause.TIMEOUT and not is_excused and ask.has_left():
             # The last one stays: whoever sends slow prompts must not close it to others.
             health.pause(-1, now_us + to_us(SILENT_S))
 
@@ -116,7 +111,7 @@ class Failover:
         if step.kind is StepKind.OTHER:
             has_begun = self.begin(call, ask)
         elif step.kind is StepKind.SAME:
-            await self.rest(call, ask, step.after_s)
+            await rest(call, step.after_s)
             has_begun = self.begin(call, ask, again=True)
         if not has_begun and ask.lacking is not None and step.kind is not StepKind.FALLBACK:
             has_begun = await self.begin_on_lease(call, ask, deadline_s)
@@ -124,14 +119,6 @@ class Failover:
             has_begun = self.fall_back(call, ask, cause)
         if not has_begun:
             raise self.last_word(ask, failure, cause)
-
-    async def rest(self, call: Call, ask: Ask, after_s: float) -> None:
-        """Before the same target is asked again."""
-        began_s = monotonic()
-        try:
-            await asyncio.sleep(after_s)
-        finally:
-            call.queue_ms += (monotonic() - began_s) * 1e3
 
     def begin(self, call: Call, ask: Ask, *, again: bool = False) -> bool:
         """Whether a target is available that has room. What the last one was sent stays counted there."""
@@ -141,8 +128,7 @@ class Failover:
             has_begun = ask.switch(call.hold, self.limiter, billed_tokens, again) is None
         except OverflowError:
             return False
-        if ask.lacking is not None:
-            self.want(ask)
+        self.resources.want(ask, ask.lacking)
         if has_begun and ask.attempt.way is not last.way:
             call.fallback_used = True
         return has_begun
@@ -177,17 +163,30 @@ class Failover:
         budget = self.budgets[attempt.way.upstream.name]
         return attempt.way.traffic.take_retry(self.board.now_us(), budget.ratio, budget.per_second)
 
-    def want(self, ask: Ask) -> None:
-        """A target was passed over for want of a lease: whoever comes next may find one."""
-        if self.leases is not None and ask.lacking is not None:
-            self.leases.want(ask.lacking, ask.amounts(ask.lacking))
-
     def last_word(self, ask: Ask, failure: UpstreamError, cause: Cause) -> UpstreamError:
         """What the client is told where nobody is left to ask."""
         if cause is not Cause.RATE_LIMIT or failure.is_too_large:
             return failure
         wait_us = ask.wait_us(again=True)
         return nobody_there(max(failure.stated_s or PAUSE_S, wait_us / 1e6))
+
+
+def is_blameless(failure: UpstreamError) -> bool:
+    """It says nothing against the target."""
+    return failure.cause in BLAMELESS or failure.upstream_status in PASSING
+
+
+def is_throttle(failure: UpstreamError) -> bool:
+    """The provider wants fewer requests, not another one."""
+    return failure.cause == Cause.RATE_LIMIT and not failure.is_too_large
+
+
+def rest_key(attempt: Attempt, failure: UpstreamError, now_us: int) -> None:
+    """The key that was refused, for all requests, where that is more than this one's matter."""
+    if is_throttle(failure):
+        attempt.way.health.pause(attempt.key, now_us + to_us(failure.stated_s or PAUSE_S))
+    elif failure.upstream_status == UNAUTHORIZED:
+        attempt.way.health.pause(attempt.key, now_us + to_us(UNKNOWN_KEY_S))
 
 
 def is_out_of_time(call: Call, ask: Ask, failure: UpstreamError) -> bool:

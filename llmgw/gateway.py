@@ -36,7 +36,6 @@ from llmgw.errors import (
     Forbidden,
     GatewayError,
     Unauthenticated,
-    UpstreamBroken,
     UpstreamError,
 )
 from llmgw.failover import Failover, is_out_of_time
@@ -49,7 +48,7 @@ from llmgw.routing import Catalog, no_such_model
 from llmgw.upstream import Reply, Upstream
 from llmgw.upstream.heads import plain_head, reply_head, shown_trail, trail_of
 from llmgw.upstream.pace import learn_pace
-from llmgw.upstream.reply import unanswered_usage, unfinished_usage
+from llmgw.upstream.reply import judge_end, unanswered_usage, unfinished_usage
 
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
@@ -84,6 +83,7 @@ class Gateway:
         self.failover = Failover(config, resources)
         self.hedging = Hedging(resources)
         self.mirrors = Mirrors(self.admission, resources, metrics)
+        self.resources = resources
         self.limiter = resources.limiter
         self.board = resources.board
         self.books = resources.books
@@ -105,7 +105,7 @@ class Gateway:
             if answer is not None:
                 await self.admission.contend(call, permit, ask, answer)
             if ask.lacking is not None:
-                self.failover.want(ask)
+                self.resources.want(ask, ask.lacking)
             if permit.mirrored is not None:
                 self.mirrors.copy(call, facts, permit, ask)
             reply = await self.first_good(call, facts, ask)
@@ -307,8 +307,8 @@ class Gateway:
                 call.upstream_ms += (monotonic() - started_s) * 1e3
             if failpoint:
                 failpoint("last-byte")
-            if scanner is not None and call.route is not OTHER and not scanner.is_terminal:
-                raise UpstreamBroken("The provider's stream ended before its end was marked.")
+            if scanner is not None and call.route is not OTHER:
+                judge_end(scanner)
             out.end()
             reply.attempt.end(OK if call.status < 400 else IGNORED)
             self.books.settle(call, ask, facts, reply.usage(facts, call))

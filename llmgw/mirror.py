@@ -25,13 +25,12 @@ from llmgw._wire.serving import Serving
 from llmgw._wire.skim import Skim
 from llmgw._wire.upstream import Connection
 from llmgw.admission import Admission, Resources
-from llmgw.dialects import OTHER, Usage, estimated_usage
+from llmgw.dialects import OTHER, Usage
 from llmgw.errors import GatewayError, UpstreamBroken, UpstreamError
-from llmgw.failover import BLAMELESS, PAUSE_S
+from llmgw.failover import is_blameless, is_throttle, rest_key
 from llmgw.metrics import Metrics
-from llmgw.routing.causes import Cause
-from llmgw.routing.healths import to_us
 from llmgw.upstream import Reply
+from llmgw.upstream.reply import judge_end, unanswered_usage
 
 logger = logging.getLogger("llmgw")
 
@@ -84,15 +83,13 @@ class Copy:
     def usage(self) -> Usage | None:
         if self.reply is not None:
             return self.reply.usage(self.facts, self.call)
-        if self.attempt.may_be_billed:
-            return estimated_usage(self.facts.prompt_bytes if self.facts else 0, 0)
-        return None
+        return unanswered_usage(self.call, self.facts, self.attempt)
 
 
 class Mirrors:
     def __init__(self, admission: Admission, resources: Resources, metrics: Metrics) -> None:
         self.admission = admission
-        self.leases = resources.leases
+        self.resources = resources
         self.limiter: Limiter = resources.limiter
         self.board: Board = resources.board
         self.books: Books = resources.books
@@ -128,8 +125,7 @@ class Mirrors:
         except OverflowError:
             return None
         if not isinstance(hold, Hold):
-            if hold.lacking is not None and self.leases is not None:
-                self.leases.want(hold.lacking, ask.amounts(hold.lacking))
+            self.resources.want(ask, hold.lacking)
             return None
         attempt = Attempt(way, 0, now_us)
         attempt.hold = hold
@@ -191,11 +187,10 @@ class Mirrors:
         attempt, health = copy.attempt, copy.attempt.way.health
         if isinstance(failure, UpstreamError):
             copy.status = failure.upstream_status or 0
-            cause = Cause(failure.cause)
-            attempt.end(IGNORED if cause in BLAMELESS else FAILED)
-            if cause is Cause.RATE_LIMIT:
-                now_us = self.board.now_us()
-                health.pause(attempt.key, now_us + to_us(failure.stated_s or PAUSE_S))
+            now_us = self.board.now_us()
+            attempt.end(IGNORED if is_blameless(failure) else FAILED)
+            rest_key(attempt, failure, now_us)
+            if is_throttle(failure):
                 health.throttled(now_us)
             return failure.outcome
         if failure is not None:
@@ -258,9 +253,8 @@ async def read_whole(reply: Reply) -> None:
     connection = reply.connection
     connection.take_held()
     await connection.relay(Sink(connection))
-    scanner = connection.events
-    if scanner is not None and not scanner.is_terminal:
-        raise UpstreamBroken("The provider's stream ended before its end was marked.")
+    if connection.events is not None:
+        judge_end(connection.events)
 
 
 def copied(call: Call) -> Call:

@@ -11,7 +11,7 @@ import orjson
 from llmgw._wire.call import Call
 from llmgw._wire.outlet import Outlet
 from llmgw.errors import GatewayError, InternalError
-from llmgw.upstream.heads import plain_head, safe
+from llmgw.upstream.heads import plain_head, route_line
 
 logger = logging.getLogger("llmgw")
 JSON = b"application/json"
@@ -33,7 +33,7 @@ def error_head(call: Call, error: GatewayError) -> bytes:
             math.ceil(error.retry_after_s * 1e3),
         )
     if call.trail:
-        head += b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
+        head += route_line(call)
     return head + call.limit_lines
 
 

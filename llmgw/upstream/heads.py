@@ -37,7 +37,7 @@ def reply_head(call: Call, upstream: Upstream, connection: Connection) -> bytes:
     origin = upstream.reply_heads.get(known) or new_origin(upstream, *known)
     head = reply_lines(origin, call)
     if call.trail:
-        head += b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
+        head += route_line(call)
     for name, value in connection.headers:
         if name in PASSED_ON:
             head += b"%b: %b\r\n" % (name, safe(value))
@@ -64,6 +64,11 @@ def new_origin(upstream: Upstream, content_type: bytes, model: str, is_straight:
         lines.append(b"cache-control: no-cache")
     head = upstream.reply_heads[content_type, model, is_straight] = b"\r\n".join([*lines, b""])
     return head
+
+
+def route_line(call: Call) -> bytes:
+    """Where it went, of a request that did not go straight."""
+    return b"x-llmgw-route: %b\r\n" % safe(call.trail.encode("ascii", "replace"))
 
 
 def safe(value: bytes) -> bytes:

@@ -119,6 +119,11 @@ def judge_events(scanner: EventScanner, is_complete: bool) -> None:
         raise UpstreamBroken("The provider's stream ended before its first event.")
 
 
+def judge_end(scanner: EventScanner) -> None:
+    if not scanner.is_terminal:
+        raise UpstreamBroken("The provider's stream ended before its end was marked.")
+
+
 def usage_in_tail(tail: bytes) -> bytes | None:
     """The usage object near the end of a large JSON answer, whose beginning has gone by."""
     at = tail.rfind(b'"usage"')
