@@ -175,7 +175,7 @@ class Mirrors:
         self.metrics.attempt(attempt.way.upstream.name, attempt.outcome)
         usage = copy.usage()
         self.books.passed_over(copy.call, attempt, ask, usage)
-        self.books.give_up(attempt, usage[0] + usage[1] if usage is not None else 0)
+        self.books.give_up(attempt, usage.input_tokens + usage.output_tokens if usage is not None else 0)
         if word == "cancelled":
             self.metrics.mirrored(copy.label, word)
         else:

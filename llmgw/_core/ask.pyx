@@ -31,6 +31,7 @@ from llmgw._core.record cimport compose_record
 from llmgw._core.select cimport Tier
 from llmgw._wire.call cimport Call
 from llmgw._wire.skim cimport Skim
+from llmgw._wire.usage cimport Usage
 
 from llmgw._core.limiter import USD as _USD
 from llmgw.errors import Overloaded
@@ -727,12 +728,12 @@ cdef class Books:
         self._tell(call.hold, call, attempt, ask, False)
         (<Hold?>attempt.hold).unsent()
 
-    def passed_over(self, Call call not None, Attempt attempt not None, Ask ask not None, usage):
+    def passed_over(self, Call call not None, Attempt attempt not None, Ask ask not None, Usage usage):
         """The attempt failed or lost: it is on record, and not the client's to pay."""
         cdef Way way = attempt.way
         if attempt.id == 0 or attempt._is_recorded:
             return
-        cost = way.cost_usd_micro(usage[0], usage[2], usage[1]) if usage is not None else -1
+        cost = way.cost_usd_micro(usage.input_tokens, usage.cached_tokens, usage.output_tokens) if usage is not None else -1
         self._record(call, attempt, ask, usage, cost, False)
 
     def give_up(self, Attempt attempt not None, long long billed_tokens):
@@ -740,16 +741,17 @@ cdef class Books:
         if attempt.hold is not None and (<Hold>attempt.hold).record != NULL:
             self._limiter.settle(attempt.hold, billed_tokens, 0, self._limiter.now_us(), attempt.id != 0)
 
-    def settle(self, Call call not None, Ask ask, Skim facts, usage):
-        """What the request cost, once. `usage`: (input, output, cached tokens, is it estimated), or None: no tokens."""
+    def settle(self, Call call not None, Ask ask, Skim facts, Usage usage):
+        """What the request cost, once. `usage` is None for an answer without tokens."""
         cdef Attempt attempt = ask.attempt if ask is not None else None
         cdef Way way = None
         cdef long long tokens, usd_micro
         if attempt is not None and attempt.id != 0 and not attempt._is_recorded:
             way = attempt.way
         if usage is not None:
-            call.input_tokens, call.output_tokens, call.cached_tokens, is_estimated = usage
-            call.usage_source = "estimated" if is_estimated else "reported"
+            call.input_tokens, call.output_tokens = usage.input_tokens, usage.output_tokens
+            call.cached_tokens = usage.cached_tokens
+            call.usage_source = "estimated" if usage.is_estimated else "reported"
         if way is not None:
             if usage is not None:
                 call.cost_usd_micro = way.cost_usd_micro(call.input_tokens, call.cached_tokens, call.output_tokens)
@@ -773,19 +775,19 @@ cdef class Books:
             self.give_up(attempt, tokens)
         if self._failpoint is not None:
             self._failpoint("after-settle")
-        if way is not None and facts is not None and usage is not None and not is_estimated:
+        if way is not None and facts is not None and usage is not None and not usage.is_estimated:
             # An answer that the caller cut off says nothing of the model's own length.
             is_cut = facts.max_tokens >= 0 or facts.max_output_tokens >= 0
             way.estimate.learn(facts.prompt_bytes, call.input_tokens, 0 if is_cut else call.output_tokens)
 
-    cdef int _record(self, Call call, Attempt attempt, Ask ask, usage, long long cost, bint is_charged) except -1:
+    cdef int _record(self, Call call, Attempt attempt, Ask ask, Usage usage, long long cost, bint is_charged) except -1:
         cdef long long input_tokens = 0, output_tokens = 0, cached_tokens = 0
         cdef Way way = attempt.way
         source = None
         attempt._is_recorded = True
         if usage is not None:
-            input_tokens, output_tokens, cached_tokens, is_estimated = usage
-            source = "estimated" if is_estimated else "reported"
+            input_tokens, output_tokens, cached_tokens = usage.input_tokens, usage.output_tokens, usage.cached_tokens
+            source = "estimated" if usage.is_estimated else "reported"
         self._append(compose_record(
             call, way.upstream.name, way.model, id_text(attempt.id), attempt.outcome, is_charged, False, ask.tags, way.label,
             call.status if is_charged else 0, input_tokens, output_tokens, cached_tokens, source, cost, -1.0,

@@ -25,7 +25,7 @@ cdef class Edge:
     cdef double send_s
     cdef double keep_alive_s
     cdef object scratch          # where the bytes of all lanes are read into, one after the other
-    cdef str id_prefix           # of this process's request ids
+    cdef bytes id_prefix         # of this process's request ids
     cdef unsigned long long id_count
 
     cdef Call new_call(self)
@@ -71,6 +71,6 @@ cdef class FastLane(Outlet):
     cdef int start_serving_body(self) except -1
     cdef int refuse(self, object fault) except -1
     cdef int hand_over(self) except -1
-    cdef int write_head(self, int status, bytes head, bytes framing, bytes body) except -1
+    cdef int write_head(self, int status, bytes head, long long length, bytes body) except -1
     cdef int rest(self) except -1
     cdef int close_after_answer(self) except -1

@@ -17,6 +17,7 @@ from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memcpy
 
 from http import HTTPStatus
@@ -27,12 +28,17 @@ from llmgw._wire.deadline cimport Wheel, monotonic_s
 from llmgw._wire.gate cimport Gate
 from llmgw._wire.head cimport INCOMPLETE, NOT_PLAIN, Head, Span, Verdict, read_head
 from llmgw._wire.serving cimport Serving
+from llmgw._wire.text cimport put, put_unsigned
 
 cdef double LINGER_S = 5.0
 # One read of a socket; what is longer comes in several.
 cdef Py_ssize_t SCRATCH_BYTES = 65536
 # What a client may send ahead while its request is served; beyond that it is not read from.
 cdef Py_ssize_t AHEAD_BYTES = 65536
+
+cdef enum:
+    ID_MAX_BYTES = 64
+    FRAMING_MAX_BYTES = 256        # of the lines that `write_head` adds
 
 cdef dict STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
@@ -43,8 +49,25 @@ cdef bytes status_line(int status):
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
 
+cdef inline bytes part(bytes data, Py_ssize_t start, Py_ssize_t size):
+    """Slicing by Python's protocol costs five times as much."""
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, size)
+
+
 cdef bytes cut_out(bytes data, Span span):
-    return None if span.length < 0 else data[span.start:span.start + span.length]
+    return None if span.length < 0 else part(data, span.start, span.length)
+
+
+cdef bytes joined(bytes line, bytes head, const char* framing, Py_ssize_t framing_size, bytes body):
+    """An answer's pieces in one allocation."""
+    cdef Py_ssize_t line_size = len(line), head_size = len(head), body_size = len(body)
+    whole = PyBytes_FromStringAndSize(NULL, line_size + head_size + framing_size + body_size)
+    cdef char* to = PyBytes_AS_STRING(whole)
+    memcpy(to, PyBytes_AS_STRING(line), line_size)
+    memcpy(to + line_size, PyBytes_AS_STRING(head), head_size)
+    memcpy(to + line_size + head_size, framing, framing_size)
+    memcpy(to + line_size + head_size + framing_size, PyBytes_AS_STRING(body), body_size)
+    return whole
 
 
 cdef bytes frame_chunk(bytes data):
@@ -85,7 +108,7 @@ cdef class Edge:
         self.overloaded = overloaded
         self.lanes = set()
         self.scratch = bytearray(SCRATCH_BYTES)
-        self.id_prefix = "req_" + os.urandom(8).hex()
+        self.id_prefix = b"req_" + os.urandom(8).hex().encode()
 
     def configure(self, server) -> None:
         """The limits of `config.Server`; requests that are being read keep theirs."""
@@ -105,8 +128,20 @@ cdef class Edge:
         return call
 
     cpdef str next_id(self):
+        """`req_`, 16 hex digits of this process, 10 or more of the request."""
+        cdef char text[ID_MAX_BYTES]
+        cdef char* end = text
+        cdef int digits = 10
         self.id_count += 1
-        return f"{self.id_prefix}{self.id_count:010x}"
+        while digits < 16 and self.id_count >> 4 * digits:
+            digits += 1
+        memcpy(end, PyBytes_AS_STRING(self.id_prefix), PyBytes_GET_SIZE(self.id_prefix))
+        end += PyBytes_GET_SIZE(self.id_prefix)
+        while digits:
+            digits -= 1
+            end[0] = b"0123456789abcdef"[self.id_count >> 4 * digits & 15]
+            end += 1
+        return PyUnicode_DecodeASCII(text, end - text, NULL)
 
     def close_resting(self) -> None:
         """Connections between two requests. While `is_draining`, each answer closes its own."""
@@ -219,6 +254,7 @@ cdef class FastLane(Outlet):
         cdef Head head
         cdef bytes data = self.pending
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t end
         cdef Verdict verdict = read_head(<const unsigned char*>PyBytes_AS_STRING(data), size, &head)
         if verdict == INCOMPLETE:
             if size > self.edge.max_head_bytes:
@@ -244,8 +280,9 @@ cdef class FastLane(Outlet):
         if size - head.size >= head.content_length:
             self.take_on(head.content_length)
             if self.is_taken_on:
-                self.call.body = data[head.size:head.size + head.content_length]
-            self.pending = None if size == head.size + head.content_length else data[head.size + head.content_length:]
+                self.call.body = part(data, head.size, head.content_length)
+            end = head.size + head.content_length
+            self.pending = None if size == end else part(data, end, size - end)
             return self.start_serving()
         return self.expect_body(data, &head)
 
@@ -419,21 +456,30 @@ cdef class FastLane(Outlet):
         if self.state != SERVING:
             return 0
         self.is_begun = self.is_answered = True
-        return self.write_head(status, head, b"content-length: %d\r\n" % len(body), body)
+        return self.write_head(status, head, PyBytes_GET_SIZE(body), body)
 
     cpdef int begin(self, int status, bytes head, long long length) except -1:
         if self.state != SERVING:
             return 0
         self.is_begun = True
         self.is_chunked = length < 0
-        framing = b"transfer-encoding: chunked\r\n" if self.is_chunked else b"content-length: %d\r\n" % length
-        return self.write_head(status, head, framing, b"")
+        return self.write_head(status, head, length, b"")
 
-    cdef int write_head(self, int status, bytes head, bytes framing, bytes body) except -1:
+    cdef int write_head(self, int status, bytes head, long long length, bytes body) except -1:
+        """`length` of the body that comes; -1: in chunks. `body` is what is there of it now."""
+        cdef char framing[FRAMING_MAX_BYTES]
+        cdef char* end = framing
         if self.edge.is_draining:
             self.is_closing = True
-        ending = b"\r\nconnection: close\r\n\r\n" if self.is_closing else b"\r\n\r\n"
-        self.transport.write(b"".join((status_line(status), head, framing, b"date: ", self.edge.wheel.date, ending, body)))
+        if length < 0:
+            end = put(end, b"transfer-encoding: chunked\r\ndate: ")
+        else:
+            end = put(put_unsigned(put(end, b"content-length: "), <unsigned long long>length), b"\r\ndate: ")
+        date = self.edge.wheel.date
+        memcpy(end, PyBytes_AS_STRING(date), PyBytes_GET_SIZE(date))
+        end += PyBytes_GET_SIZE(date)
+        end = put(end, b"\r\nconnection: close\r\n\r\n") if self.is_closing else put(end, b"\r\n\r\n")
+        self.transport.write(joined(status_line(status), head, framing, end - framing, body))
         return 0
 
     cpdef int write(self, bytes data) except -1:

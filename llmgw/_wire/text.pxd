@@ -55,7 +55,7 @@ cdef struct Stamp:                      # the last second written as text; under
 
 cdef inline char* put_stamp(char* at, double unix_s, Stamp* last) noexcept:
     """RFC 3339 in UTC with milliseconds; what is no moment of the years 1970 to 9999 becomes 1970."""
-    cdef long long ms = <long long>(unix_s * 1e3 + 0.5) if 0 <= unix_s < 253402300799 else 0
+    cdef long long ms = <long long>(unix_s * 1e3 + 0.5) if 0 <= unix_s < 253402300799.0 else 0
     cdef time_t second = <time_t>(ms // 1000)
     cdef tm parts
     if second != last.second_s:

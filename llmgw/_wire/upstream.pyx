@@ -9,7 +9,7 @@ it was relayed, for its end. In between, bytes go from one socket to the other i
 slower side sets the pace.
 """
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from llmgw import errors
@@ -17,6 +17,9 @@ from llmgw._wire.deadline cimport Wheel, monotonic_s
 from llmgw._wire.outlet cimport Outlet
 from llmgw._wire.serving cimport Signal
 from llmgw._wire.sse cimport EventScanner
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char* one, const char* other, size_t size)
 
 cdef extern from "<sys/socket.h>" nogil:
     enum: SHUT_RDWR
@@ -29,10 +32,29 @@ cdef Py_ssize_t HOLD_OTHER_BYTES = 16384
 # Enough for the members that stand behind a long answer's data: OpenAI's embeddings end in `usage`.
 cdef Py_ssize_t TAIL_BYTES = 4096
 cdef Py_ssize_t HEADERS_MAX = 128
+# Of a content-length: what 64 bits hold.
+cdef Py_ssize_t LENGTH_MAX_DIGITS = 18
 # Before the answer's head is complete, in more than one read.
 cdef Py_ssize_t HEAD_MAX_BYTES = 65536
 # How long a provider may keep the connection open behind a stream's terminal event.
 cdef double AFTER_TERMINAL_S = 1.0
+
+
+cdef bint begins(bytes value, const char* word, size_t size) noexcept:
+    """In upper or lower case."""
+    return strncasecmp(PyBytes_AS_STRING(value), word, size) == 0
+
+
+cdef long long length_of(bytes value) except -1:
+    """A content-length, which whoever read the head has found to be one."""
+    cdef const char* at = PyBytes_AS_STRING(value)
+    cdef long long length = 0
+    cdef Py_ssize_t index
+    for index in range(PyBytes_GET_SIZE(value)):
+        if not 48 <= at[index] <= 57 or index == LENGTH_MAX_DIGITS:
+            return int(value)            # with space around it, or zeros before it
+        length = length * 10 + (at[index] - 48)
+    return length
 
 
 cdef class Connection(Feeder):
@@ -159,10 +181,10 @@ cdef class Connection(Feeder):
             if name == b"content-type":
                 self.content_type = value
             elif name == b"content-length":
-                self.content_length = int(value)
+                self.content_length = length_of(value)
         self.has_head = True
-        self.is_events = self.content_type[:17].lower() == b"text/event-stream"
-        self.is_json = self.content_type[:16].lower() == b"application/json"
+        self.is_events = begins(self.content_type, b"text/event-stream", 17)
+        self.is_json = begins(self.content_type, b"application/json", 16)
         self.hold_bytes = HOLD_JSON_BYTES if self.is_json or self.status >= 400 else HOLD_OTHER_BYTES
         if not self.is_events or self.status != 200:
             self.scanner = None

@@ -1,8 +1,13 @@
-"""The numbers of a usage object, as chat (prompt_tokens), responses (input_tokens) or embeddings tell them.
+# cython: auto_pickle=False, autotestdict=False
+"""Tokens of one answer: as the provider reported them, or counted from what was relayed.
 
-Read on the grammar that skims everything else: building a dict of the object to look up three numbers
-costs five times as much (0.9 against 0.18 us).
+The numbers of a usage object, as chat (prompt_tokens), responses (input_tokens) or embeddings tell them.
+
+They are read on the grammar that skims everything else: building a dict of the object to look up three
+numbers costs five times as much (0.9 against 0.18 us).
 """
+
+cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
@@ -11,6 +16,26 @@ from llmgw._wire.grammar cimport MORE, More, Text, first_member, next_member, sk
 
 # No real count is near it; a larger one is a provider's nonsense and would overflow the counters.
 cdef long long TOKENS_MAX = 1 << 40
+# English text of the current vocabularies; errs upward for code and for other scripts in UTF-8.
+cdef long long BYTES_PER_TOKEN = 4
+
+
+@cython.final
+cdef class Usage:
+    def __init__(self, long long input_tokens, long long output_tokens, long long cached_tokens=0, bint is_estimated=False):
+        self.input_tokens, self.output_tokens, self.cached_tokens = input_tokens, output_tokens, cached_tokens
+        self.is_estimated = is_estimated
+
+    def __repr__(self):
+        kind = "estimated" if self.is_estimated else "reported"
+        return f"<Usage {self.input_tokens} ({self.cached_tokens} cached) + {self.output_tokens} {kind}>"
+
+
+cdef Usage new_usage(long long input_tokens, long long output_tokens, long long cached_tokens, bint is_estimated):
+    cdef Usage usage = Usage.__new__(Usage)
+    usage.input_tokens, usage.output_tokens, usage.cached_tokens = input_tokens, output_tokens, cached_tokens
+    usage.is_estimated = is_estimated
+    return usage
 
 
 cdef struct Counts:                # -1: not told, or not a count
@@ -63,8 +88,17 @@ cdef bint read_member(Cursor* c, const Text* key, Counts* counts) noexcept nogil
     return c.fault == 0
 
 
-def read_usage(raw: bytes) -> tuple[int, int, int] | None:
-    """(input, output, cached) tokens; None where the object tells nothing that can be charged."""
+def estimated_usage(Py_ssize_t prompt_bytes, Py_ssize_t text_bytes) -> Usage:
+    """At least one token each way that bytes went: unknown usage is never free."""
+    return new_usage(
+        (prompt_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, (text_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, 0, True,
+    )
+
+
+def reported_usage(bytes raw) -> Usage | None:
+    """`raw` is a provider's usage object. None where it tells nothing that can be charged."""
+    if raw is None:
+        return None
     cdef Cursor c = cursor_over(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
     cdef Counts counts
     cdef Text key
@@ -84,4 +118,4 @@ def read_usage(raw: bytes) -> tuple[int, int, int] | None:
         return None
     if counts.has_written and counts.written < 0:
         return None
-    return counts.read, max(counts.written, 0), max(counts.cached, 0)
+    return new_usage(counts.read, max(counts.written, 0), max(counts.cached, 0), False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llmgw._wire.usage import Usage, estimated_usage, reported_usage
 from llmgw.config import Provider
 from llmgw.dialects.azure import Azure
 from llmgw.dialects.base import Dialect, Pieces
 from llmgw.dialects.mock import Mock
 from llmgw.dialects.openai import OpenAI
 from llmgw.dialects.routes import INFERENCE, OTHER, Route
-from llmgw.dialects.usage import Usage, estimated_usage, reported_usage
 
 DIALECTS: dict[str, Callable[[Provider], Dialect]] = {"openai": OpenAI, "azure": Azure, "mock": Mock}
 
