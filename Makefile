@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard llmgw/_*/*.pyx llmgw/_*/*.pxd llmgw/_*/*.h)
+# Python that is compiled with the types of the .pxd beside it.
+TYPED := $(foreach pxd,$(wildcard llmgw/*.pxd llmgw/[a-z]*/*.pxd),$(pxd) $(wildcard $(pxd:.pxd=.py)))
+SOURCES := setup.py pyproject.toml $(wildcard llmgw/_*/*.pyx llmgw/_*/*.pxd llmgw/_*/*.h) $(TYPED)
 
 .PHONY: run test build bench soak lint debug-test clean
 
@@ -43,4 +45,4 @@ soak: $(VENV)/.tested
 	$(BIN)/pytest -m soak
 
 clean:
-	rm -rf $(VENV) build *.egg-info llmgw/_*/*.so llmgw/_*/*.c
+	rm -rf $(VENV) build *.egg-info llmgw/*.so llmgw/*.c llmgw/*/*.so llmgw/*/*.c

@@ -7,6 +7,7 @@ Environment switches (each a build of its own, never mixed in one tree):
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -20,26 +21,38 @@ FLAGS += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g1"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if SANITIZE else []
 
 
-def extension(source: Path) -> Extension:
-    return Extension(
-        ".".join(source.with_suffix("").parts),
-        [str(source)],
-        extra_compile_args=FLAGS + SANITIZERS,
-        extra_link_args=SANITIZERS,
-    )
+# In the way of every request; Python that a .pxd beside it gives types, and that runs as it stands, too.
+TYPED = [path.with_suffix(".py") for path in Path("llmgw").rglob("*.pxd") if path.with_suffix(".py").exists()]
 
 
-setup(
-    ext_modules=cythonize(
-        [extension(path) for path in sorted(Path("llmgw").glob("_*/*.pyx"))],
+def extensions(sources: Iterable[Path], **directives: bool) -> list[Extension]:
+    found = [
+        Extension(
+            ".".join(source.with_suffix("").parts),
+            [str(source)],
+            extra_compile_args=FLAGS + SANITIZERS,
+            extra_link_args=SANITIZERS,
+        )
+        for source in sorted(sources)
+    ]
+    return cythonize(
+        found,
         nthreads=os.cpu_count() or 1,
         annotate=os.environ.get("LLMGW_ANNOTATE") == "1",
         compiler_directives={
             "language_level": "3",
-            "boundscheck": DEBUG,
-            "wraparound": False,
-            "initializedcheck": DEBUG,
+            "auto_pickle": False,
             "freethreading_compatible": False,
+            **directives,
         },
-    ),
+    )
+
+
+setup(
+    ext_modules=[
+        *extensions(
+            Path("llmgw").glob("_*/*.pyx"), boundscheck=DEBUG, wraparound=False, initializedcheck=DEBUG
+        ),
+        *extensions(TYPED, nonecheck=True),
+    ],
 )

@@ -26,7 +26,8 @@ from llmgw._wire.call import Call
 from llmgw._wire.deadline import Wheel
 from llmgw._wire.outlet import Outlet
 from llmgw._wire.skim import Skim, SkimError, skim
-from llmgw.access import Keyring, Principal
+from llmgw.access import Principal
+from llmgw.access.keyring import Keyring
 from llmgw.admission import Admission, Resources
 from llmgw.config import Config
 from llmgw.dialects import OTHER
@@ -45,16 +46,18 @@ from llmgw.limits.options import timeout_s
 from llmgw.metrics import Metrics
 from llmgw.mirror import Mirrors
 from llmgw.routing import Catalog, no_such_model
-from llmgw.upstream import Reply, Upstream
 from llmgw.upstream.heads import plain_head, reply_head, shown_trail, trail_of
 from llmgw.upstream.pace import learn_pace
-from llmgw.upstream.reply import judge_end, unanswered_usage, unfinished_usage
+from llmgw.upstream.provider import Upstream
+from llmgw.upstream.reply import Reply, judge_end, unanswered_usage, unfinished_usage
 
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
 # Paths and, under globs, names of models come from clients: what is remembered of them has a bound.
 PERMITTED_MAX = 4096
+# What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
+Answered = Reply
 # What the label `model` shows for a request that was refused before its model was known.
 NO_MODEL = ""
 
@@ -203,7 +206,7 @@ class Gateway:
         permit = self.permitted[(principal, endpoint, model)] = self.admission.permit(principal, plan, call)
         return permit
 
-    async def first_good(self, call: Call, facts: Skim | None, ask: Ask) -> Reply:
+    async def first_good(self, call: Call, facts: Skim | None, ask: Ask) -> Answered:
         """Asks one target after the other until one answers. Raises the last one's UpstreamError."""
         deadline_s = ask.until_s(call)
         while True:
@@ -221,7 +224,7 @@ class Gateway:
             await self.failover.go_on(call, ask, failure, deadline_s)
             self.books.passed_over(call, attempt, ask, unanswered_usage(call, facts, attempt))
 
-    async def hedged(self, call: Call, facts: Skim | None, ask: Ask, deadline_s: float) -> Reply:
+    async def hedged(self, call: Call, facts: Skim | None, ask: Ask, deadline_s: float) -> Answered:
         """The same, of a model whose late targets get a second one beside them."""
         return await self.hedging.first_good(
             call,
@@ -232,7 +235,7 @@ class Gateway:
 
     async def attempt(
         self, call: Call, facts: Skim | None, ask: Ask, attempt: Attempt, deadline_s: float
-    ) -> Reply:
+    ) -> Answered:
         """One request to one target, up to the beginning of its answer."""
         way = attempt.way
         upstream = way.upstream

@@ -29,6 +29,18 @@ REAL_TIME = {
 # Several gateways, Redis and their callers on the same few cores: a deadline of 50 ms is missed more than once.
 CROWDED = {"proofs", "proofs_fleet"}
 TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "llmgw"
+
+
+def pytest_configure() -> None:
+    """What is tested is what stands in the sources, also where an extension runs in their place."""
+    for built in PACKAGE.rglob("*.so"):
+        module = built.with_name(built.name.partition(".")[0])
+        sources = [it for it in map(module.with_suffix, (".pyx", ".pxd", ".py")) if it.exists()]
+        if all(it.suffix == ".py" for it in sources):
+            pytest.exit(f"{built.relative_to(PACKAGE.parent)} is of no source: remove it", 4)
+        if any(it.stat().st_mtime > built.stat().st_mtime for it in sources):
+            pytest.exit(f"{built.relative_to(PACKAGE.parent)} is older than its source: make build", 4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

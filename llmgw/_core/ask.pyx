@@ -99,25 +99,6 @@ cdef class Way:
     `shown` is "provider/model" in configuration's words, for whoever wants to know where a request went.
     """
 
-    cdef readonly object upstream
-    cdef readonly str model
-    cdef readonly str label             # of the model in the configuration
-    cdef readonly str shown
-    cdef readonly str provider
-    cdef readonly double total_s        # its deadline for a whole request
-    cdef readonly bint is_paced         # its own figures are read
-    cdef readonly tuple gauges          # the target's own and its model's
-    cdef readonly Health health
-    cdef readonly Traffic traffic       # of its provider
-    cdef readonly ModelEstimate estimate
-    cdef readonly str encoding          # to count prompts exactly, or ""
-    cdef readonly bint is_priced
-    cdef public long long told_us       # when the provider's own figures were last read
-    cdef long long _input_pusd, _cached_pusd, _output_pusd
-    cdef readonly long long request_pusd
-    cdef long long _max_input, _max_output
-    cdef bytes _names
-
     def __init__(
         self, object upstream, str model not None, str label not None, str shown not None, tuple gauges not None,
         Health health not None, Traffic traffic not None, ModelEstimate estimate not None, tuple prices,
@@ -153,9 +134,6 @@ cdef class Way:
 cdef class Share:
     """Every so many requests of a model, evenly: the part that a canary or a mirror gets."""
 
-    cdef readonly double share
-    cdef double _credit
-
     def __init__(self, double share):
         if not 0 <= share <= 1:
             raise ValueError("a share is 0 to 1")
@@ -176,12 +154,6 @@ cdef class Group:
     A way's bit is that of its number in the tier, moved by `first`, so that one number of 64 bits holds all.
     """
 
-    cdef readonly Tier tier
-    cdef readonly tuple ways
-    cdef readonly int first
-    cdef unsigned long long _bits       # of those that are there, moved
-    cdef Share _canary                  # it is only asked in this share of requests
-
     def __init__(self, Tier tier not None, tuple ways not None, int first, Share canary=None):
         if first < 0 or first + len(ways) > WAYS_MAX:
             raise ValueError(f"a model has up to {WAYS_MAX} targets")
@@ -191,16 +163,9 @@ cdef class Group:
                 self._bits |= 1ULL << <int>(first + number)
 
 
-cdef struct Most:
-    # Over all ways: the dearest prices, and the longest answer (-1: unknown).
-    long long input_pusd, output_pusd, request_pusd, output_tokens
-
-
 @cython.final
 cdef class Away:
     """`wait_us`: until the first target may be available again, -1 where there is none at all."""
-
-    cdef readonly long long wait_us
 
     def __init__(self, long long wait_us):
         self.wait_us = wait_us
@@ -213,21 +178,6 @@ cdef class Permit:
     `fallbacks`: by class of failure, the permits for other models, in order. `hedge` and `mirrored` are the
     plan's, None where it has none.
     """
-
-    cdef readonly object principal, plan
-    cdef readonly tuple caller          # gauges of every request
-    cdef readonly bint is_batch, is_exact, counts_money, has_budget, limits_users
-    cdef readonly double max_wait_s     # of the key
-    cdef readonly int weight            # of its tenant, where tenants wait
-    cdef readonly bint costs_tokens     # what is sent there is a prompt
-    cdef readonly dict fallbacks
-    cdef readonly object hedge, mirrored
-    cdef readonly Way first             # whose estimates count; None: there is no way
-    cdef tuple _groups
-    cdef unsigned long long _bits, _priced
-    cdef Group _canary
-    cdef bint _is_text, _says_max_output, _looks_closer, _has_choice
-    cdef Most _most
 
     def __init__(
         self, principal, plan, tuple caller not None, route, str call_endpoint not None, *, bint is_batch, bint is_exact, bint limits_users,
@@ -280,7 +230,7 @@ cdef class Permit:
             self._most.output_tokens = max(self._most.output_tokens, way._max_output)
         return 0
 
-    def plain_ask(self, Call call not None, Skim facts):
+    cpdef plain_ask(self, Call call, Skim facts):
         """Of a request that says nothing of itself which limits must heed. None: `Admission.ask` looks closer."""
         cdef bint has_tokens = self.costs_tokens and facts is not None
         if self._looks_closer or call.tags is not None or call.priority is not None or call.max_wait is not None:
@@ -394,24 +344,11 @@ cdef class Attempt:
     It counts as in flight at its target from the choice until `end`, which is told once.
     """
 
-    cdef readonly Way way
-    cdef readonly unsigned long long bit
-    cdef readonly unsigned long long id     # 0: nothing was sent yet
-    cdef readonly bint is_over              # its target knows how it ended
-    cdef public int key                     # which of the provider's keys it goes with
-    cdef public bint may_be_billed          # a request went out, and no refusal came back
-    cdef public str outcome
-    cdef public double began_s              # monotonic
-    cdef public object hold                 # a Hold of its own, where it is asked beside another; else None
-    cdef bint _is_recorded
-    cdef bint _is_counted                   # its target took its answer's beginning for a success
-    cdef long long _begun_us                # of the clock of `health`
-
     def __init__(self, Way way not None, int number, long long begun_us):
         self.way, self.bit, self._begun_us = way, 1ULL << number, begun_us
         self.outcome = "cancelled"
 
-    def set_out(self, Call call not None):
+    cpdef int set_out(self, Call call) except -1:
         """The request goes there now."""
         call.attempts += 1
         call.provider_used, call.model_used = self.way.provider, self.way.model
@@ -419,11 +356,11 @@ cdef class Attempt:
         if call.attempts == 1:
             self.way.traffic.offered(health_now_us())
 
-    def came_back(self, Call call not None):
+    cpdef int came_back(self, Call call) except -1:
         """Its answer began, or it failed."""
         call.upstream_ms = max(call.upstream_ms, 0.0) + (monotonic_s() - self.began_s) * 1e3
 
-    def answered(self, Call call not None, double answered_s):
+    cpdef bint answered(self, Call call, double answered_s) except -1:
         """What its answer's beginning says of its target. Whether it is time to read the provider's own figures:
         that costs as much as a tenth of a request."""
         cdef long long now_us = health_now_us()
@@ -458,33 +395,12 @@ cdef class Ask:
     ways that were asked, and that are not to be asked again.
     """
 
-    cdef readonly Permit permit
-    cdef readonly tuple caller
-    cdef readonly bint is_batch
-    cdef readonly long long input_tokens, tokens, usd_micro
-    cdef readonly Attempt attempt
-    cdef public unsigned long long affinity
-    cdef public tuple tags
-    cdef public double max_wait_s       # how long it may wait
-    cdef public unsigned long long tried, barred
-    cdef public int tries               # attempts at the permit's own ways
-    cdef public int keys_tried          # of the way that was asked last, one after the other
-    cdef public int next_key            # after those
-    cdef public unsigned long long keys_bit     # of that way
-    cdef public tuple further           # permits of other models that it may still fall back to; None: not yet known
-    cdef public double deadline_s       # monotonic: when its caller gives up; infinite where it did not say
-    cdef readonly list trail            # [(shown, word)], of what was passed over or failed
-    cdef readonly tuple lacking         # gauges of a way that was passed over, whose lease was short; else None
-    cdef unsigned long long _bits       # the ways of this request
-    cdef bint _must_price
-    cdef unsigned long long _refused    # of the last decision, by their limits
-
     def __init__(self, Permit permit not None, tuple caller not None, bint is_batch):
         self.permit, self.caller, self.is_batch, self.tags = permit, caller, is_batch, ()
         self.deadline_s = INFINITY
         self._bits = permit._drawn()
 
-    def until_s(self, Call call not None):
+    cpdef double until_s(self, Call call) except? -1:
         """When its time is over, on the monotonic clock: waiting at limits does not count."""
         return min(call.started_s + call.queue_ms * 1e-3 + self.attempt.way.total_s, self.deadline_s)
 
@@ -573,7 +489,7 @@ cdef class Ask:
                     self.note(way.shown, VERDICTS[verdict])
         return 0
 
-    def admit_nowait(self, Call call not None, limiter):
+    cpdef admit_nowait(self, Call call, limiter):
         """Reserves where there is room: `call.hold` has it then, and the answer is None; else a Refusal, or Away."""
         try:
             now_us = limiter.now_us() if not isinstance(limiter, Limiter) else (<Limiter>limiter).now()
@@ -669,7 +585,7 @@ cdef class Ask:
                 found.append((way, VERDICTS[verdict]))
         return found
 
-    def abandon(self):
+    cpdef int abandon(self) except -1:
         """The request is over, however: what was chosen and not ended counts for nothing."""
         if self.attempt is not None and not self.attempt.is_over:
             self.attempt.end(IGNORED)
@@ -689,14 +605,11 @@ cdef bint is_sooner(long long wait_us, long long than_us):
 cdef class Books:
     """One for each worker. `append` takes a record; `failpoint`, where it is not None, the name of a place."""
 
-    cdef object _limiter, _append, _failpoint
-    cdef unsigned long long _next_id
-
     def __init__(self, limiter, append, failpoint=None):
         self._limiter, self._append, self._failpoint = limiter, append, failpoint
         self._next_id = randbits(ID_BITS)
 
-    def sent(self, Call call not None, Attempt attempt not None, Ask ask not None):
+    cpdef int sent(self, Call call, Attempt attempt, Ask ask) except -1:
         """An attempt goes out: from here on it may be billed, also if nobody lives to see its end."""
         cdef Way way = attempt.way
         self._next_id += 1
@@ -741,7 +654,7 @@ cdef class Books:
         if attempt.hold is not None and (<Hold>attempt.hold).record != NULL:
             self._limiter.settle(attempt.hold, billed_tokens, 0, self._limiter.now_us(), attempt.id != 0)
 
-    def settle(self, Call call not None, Ask ask, Skim facts, Usage usage):
+    cpdef int settle(self, Call call, Ask ask, Skim facts, Usage usage) except -1:
         """What the request cost, once. `usage` is None for an answer without tokens."""
         cdef Attempt attempt = ask.attempt if ask is not None else None
         cdef Way way = None

@@ -20,6 +20,7 @@ cdef class Edge:
     cdef public bint keeps_head  # a call gets its head's bytes: a strategy looks at a header
     cdef long long max_body_bytes
     cdef Py_ssize_t max_head_bytes
+    cdef unsigned long long generation       # counts configurations
     cdef double header_s
     cdef double body_s
     cdef double send_s
@@ -46,6 +47,13 @@ cdef class FastLane(Outlet):
     cdef LaneState state
     cdef Call call
     cdef Serving serving
+    # whom the last request was let in as; None: nobody
+    cdef object principal
+    cdef bytes credential        # with this key
+    cdef str tenant_id
+    cdef str key_name
+    cdef unsigned long long generation       # under this configuration
+    # the request
     cdef bytes pending           # bytes that belong to the next step, or None
     cdef bytes body              # of a request that comes in several pieces; its end is not written yet
     cdef Py_ssize_t body_missing_bytes
@@ -63,6 +71,7 @@ cdef class FastLane(Outlet):
     cdef int read_request_head(self) except -1
     cdef int read_request_body(self) except -1
     cdef Call fill_call(self, bytes data, Head* head, tuple route)
+    cdef int recognise(self, Call call) except -1
     cdef int expect_body(self, bytes data, Head* head) except -1
     cdef int take_on(self, long long body_bytes) except -1
     cdef void drop_body(self) noexcept

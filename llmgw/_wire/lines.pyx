@@ -16,7 +16,7 @@ cdef enum:
 cdef double QUEUE_MS_MAX = 1e15
 
 
-def request_lines(bytes head not None, Call call not None, bytes idempotency_key, bytes content_type not None, long long body_bytes) -> bytes:
+cpdef bytes request_lines(bytes head, Call call, bytes idempotency_key, bytes content_type, long long body_bytes):
     """`head`, what of the client's own head goes on, and the body's framing; -1: it has no body."""
     cdef char framing[64]
     cdef char* end = framing
@@ -38,7 +38,7 @@ def request_lines(bytes head not None, Call call not None, bytes idempotency_key
     return b"".join(parts)
 
 
-def reply_lines(bytes origin not None, Call call not None) -> bytes:
+cpdef bytes reply_lines(bytes origin, Call call):
     """`origin`, the lines that differ from answer to answer, and the call's limits; the cost where it is known."""
     cdef char lines[LINES_MAX_BYTES]
     cdef char* at = put(lines, b"x-request-id: ")

@@ -9,4 +9,5 @@ cdef class Usage:
     cdef readonly bint is_estimated          # counted from what was relayed; else the provider told it
 
 
-cdef Usage new_usage(long long input_tokens, long long output_tokens, long long cached_tokens, bint is_estimated)
+cpdef Usage estimated_usage(Py_ssize_t prompt_bytes, Py_ssize_t text_bytes)
+cpdef Usage reported_usage(bytes raw)

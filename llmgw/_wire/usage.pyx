@@ -88,14 +88,14 @@ cdef bint read_member(Cursor* c, const Text* key, Counts* counts) noexcept nogil
     return c.fault == 0
 
 
-def estimated_usage(Py_ssize_t prompt_bytes, Py_ssize_t text_bytes) -> Usage:
+cpdef Usage estimated_usage(Py_ssize_t prompt_bytes, Py_ssize_t text_bytes):
     """At least one token each way that bytes went: unknown usage is never free."""
     return new_usage(
         (prompt_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, (text_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, 0, True,
     )
 
 
-def reported_usage(bytes raw) -> Usage | None:
+cpdef Usage reported_usage(bytes raw):
     """`raw` is a provider's usage object. None where it tells nothing that can be charged."""
     if raw is None:
         return None

@@ -4,9 +4,6 @@ Keys are looked up by their SHA-256. That is why no comparison here needs to be 
 what a timing could tell is how a digest compares with the stored ones, and nobody can choose the
 digest of a guess without having searched for it, so being close to a stored one says nothing about
 the key. A dict of digests compares whole hashes first, besides.
-
-A credential that was right is remembered as it is, since hashing it costs as much as admitting it. There,
-too, whole hashes are compared first: seeded ones, so that nobody can choose a guess that is compared further.
 """
 
 from __future__ import annotations
@@ -45,13 +42,11 @@ WRONG_KEY = "Incorrect API key provided."
 class Keyring:
     """All keys of a configuration. Replaced as a whole when the configuration is."""
 
-    __slots__ = ("_known", "_principals")
+    __slots__ = ("_principals",)
 
     def __init__(self, config: Config) -> None:
         globs: dict[tuple[str, ...], GlobSet] = {}
         self._principals: dict[bytes, Principal] = {}
-        # Credentials that were right, as they were sent: no more than there are keys.
-        self._known: dict[bytes, Principal] = {}
         for tenant in config.tenants.values():
             # Tenants with equal lists share a set, and with it the bound on what it remembers.
             models = globs.setdefault(tenant.models, GlobSet(tenant.models))
@@ -70,12 +65,9 @@ class Keyring:
         """Raises `Unauthenticated`. The message never holds any part of the credential."""
         if not credential:
             raise Unauthenticated(NO_KEY)
-        principal = self._known.get(credential)
+        principal = self._principals.get(sha256(credential).digest())
         if principal is None:
-            principal = self._principals.get(sha256(credential).digest())
-            if principal is None:
-                raise Unauthenticated(WRONG_KEY)
-            self._known[credential] = principal
+            raise Unauthenticated(WRONG_KEY)
         return principal
 
     def permit_model(self, principal: Principal, model: str) -> None:

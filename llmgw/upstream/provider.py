@@ -26,6 +26,10 @@ HEADS_MAX = 1024
 BODILESS = frozenset({"GET", "DELETE", "HEAD"})
 
 
+# What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
+Asked = Connection
+
+
 class Upstream:
     def __init__(self, provider: Provider, wheel: Wheel) -> None:
         self.name = provider.name
@@ -48,7 +52,7 @@ class Upstream:
         self._turn = (self._turn + 1) % len(self._credentials)
         return self._turn
 
-    async def ask(self, call: Call, facts: Skim | None, attempt: Attempt, total_at_s: float) -> Connection:
+    async def ask(self, call: Call, facts: Skim | None, attempt: Attempt, total_at_s: float) -> Asked:
         """Sends the request; returns with the beginning of its answer. Raises UpstreamError.
 
         It is sent a second time only where the first cannot have been processed: a connection that

@@ -12,7 +12,8 @@ from llmgw._wire.call import Call
 from llmgw._wire.skim import Answer, Skim, skim_answer
 from llmgw._wire.sse import EventScanner
 from llmgw._wire.upstream import Connection
-from llmgw.dialects import OTHER, Usage, estimated_usage, reported_usage
+from llmgw._wire.usage import Usage, estimated_usage, reported_usage
+from llmgw.dialects import OTHER
 from llmgw.errors import UpstreamBroken
 from llmgw.routing.causes import Cause, cause_of_status, is_out_of_funds, is_too_large
 from llmgw.routing.hints import hints_of, stated_wait_s
@@ -29,8 +30,6 @@ class Reply:
 
     `attempt` is the one that it answers.
     """
-
-    __slots__ = ("answer", "attempt", "body", "connection", "upstream")
 
     def __init__(
         self,
