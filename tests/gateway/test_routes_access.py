@@ -4,7 +4,7 @@ import json
 
 import pytest
 from gatewayrig import Gateway, up
-from wireclient import chat, exchange, get, post, post_chunked
+from wireclient import chat, exchange, get, post, post_chunked, wire_to
 
 KEYS = {
     name: f"sk-of-{name}-0123456789" for name in ("all", "chats", "audio", "files", "none-such", "speech")
@@ -282,3 +282,19 @@ async def test_health_needs_no_key_and_leaves_no_line(guarded):
         assert (await exchange(guarded.port, get(path, key=None))).status == 200
     await exchange(guarded.port, get("/v1/models", key=KEYS["all"]))
     assert [line["endpoint"] for line in await guarded.log_lines(1)] == ["/v1/models"]
+
+
+async def test_each_request_of_a_connection_is_judged_by_its_own_key(guarded, far):
+    """A proxy may send everybody's requests on one: whom the last one was let in as says nothing of the next."""
+    wrong = KEYS["chats"][:-1] + "8"
+    sent = [("all", 200), ("all", 200), ("chats", 200), ("chats", 200), ("none-such", 403), ("chats", 200)]
+    keys = [(KEYS[name], name, status) for name, status in sent]
+    keys[2:2] = [(KEYS["all"][:-1], None, 401), (KEYS["all"] + "9", None, 401), (None, None, 401)]
+    keys[-1:-1] = [(wrong, None, 401), (wrong, None, 401)]
+    async with wire_to(guarded.port) as wire:
+        for key, _, status in keys:
+            wire.send(post(chat(model="gpt-4o"), key=key))
+            assert (await wire.answer()).status == status
+    lines = await guarded.log_lines(len(keys))
+    assert [line["tenant_id"] or None for line in lines] == [name for _, name, _ in keys]
+    assert far.requests == sum(status == 200 for _, _, status in keys)
