@@ -40,6 +40,8 @@ METHOD = (
     "over completed requests (events for streams); medians of interleaved rounds, ratios taken within a round"
 )
 
+RUNGS = {"P1", "P2", "P3", "P5", "P6", "P7", "P8"}
+
 Rounds = list[dict[str, Any]]
 
 
@@ -63,6 +65,9 @@ class Ladder:
                 for cost in COSTS:
                     if self._wants(cost.name):
                         self._cost(cost, candidates, behind)
+                alone = next((one for one in candidates if one.name == "gateway"), None)
+                if self._wants("P6") and alone is not None and rig.redis_binary() is not None:
+                    self._shared(alone, behind)
                 if self._wants("P7") and "direct" in self._names:
                     self._added_latency(candidates)
             if self._wants("P8"):
@@ -88,6 +93,34 @@ class Ladder:
             if name in rounds
         }
         self._row(cost.name, cost.title, cost.promise, figures, note=_rate_note(cost, rounds))
+
+    def _shared(self, alone: rig.Candidate, behind: rig.Upstreams) -> None:
+        """The gateway whose limits are in Redis beside the one whose limits are its machine's."""
+        cost = COSTS[0]
+        with rig.redis(self._room) as port, rig.gateway(self._room, behind, port) as shared:
+            before = rig.redis_calls(port)
+            rounds = self._interleaved(
+                "P6", [alone, shared], lambda candidate: cost.measure(candidate, behind, self._seconds)
+            )
+            calls = rig.redis_calls(port) - before
+        figures = {
+            name: [measured["trees"][name]["cpu_us_per_request"] for measured in found]
+            for name, found in rounds.items()
+        }
+        requests = sum(measured["ways"]["shared"]["completed"] for measured in rounds["shared"])
+        alone_us, shared_us = median(figures["gateway"]), median(figures["shared"])
+        pairs = zip(figures["shared"], figures["gateway"], strict=True)
+        self.rows.append(
+            {
+                "rung": "P6",
+                "measure": "CPU per chat request, limits shared through Redis, µs",
+                "gateway": round(shared_us, 2),
+                "ratio": round(median(ours / theirs for ours, theirs in pairs), 2),
+                "of": "alone",
+                "promise": "≤ 1.15 × alone, ≤ 0.1 commands",
+                "note": f"alone {alone_us:.1f} µs; {calls / requests:.3f} Redis commands a request",
+            }
+        )
 
     def _added_latency(self, candidates: list[rig.Candidate]) -> None:
         rounds: Rounds = []
@@ -224,14 +257,7 @@ def _arguments(given: list[str] | None = None) -> argparse.Namespace:
 def _write(result: dict[str, Any], directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     is_odd = result["quick"] or result["machine"]["core_under_test"] == result["machine"]["core_of_the_rest"]
-    partial = is_odd or {row["rung"] for row in result["rows"]} != {
-        "P1",
-        "P2",
-        "P3",
-        "P5",
-        "P7",
-        "P8",
-    }
+    partial = is_odd or {row["rung"] for row in result["rows"]} != RUNGS
     name = f"{result['date'][:10]}-{result['commit']}{'-partial' if partial else ''}.json"
     path = directory / name
     path.write_text(json.dumps(result, indent=1) + "\n")

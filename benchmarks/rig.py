@@ -20,6 +20,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis import Redis
+
 from llmgw.mock.certificate import self_signed
 
 KEY = "sk-bench"
@@ -41,6 +43,10 @@ ROUTES = ("plain", "tls", "stream", "large")
 def nginx_binary() -> str | None:
     found = shutil.which("nginx") or "/usr/sbin/nginx"
     return found if os.access(found, os.X_OK) else None
+
+
+def redis_binary() -> str | None:
+    return shutil.which("redis-server") or shutil.which("redis-server", path=Path(sys.executable).parent)
 
 
 class NotStarted(Exception):
@@ -103,15 +109,38 @@ def nginx(room: Path, behind: Upstreams) -> Iterator[Candidate]:
 
 
 @contextmanager
-def gateway(room: Path, behind: Upstreams) -> Iterator[Candidate]:
+def gateway(room: Path, behind: Upstreams, redis_port: int | None = None) -> Iterator[Candidate]:
+    """With `redis_port` its limits and budget are shared through that Redis."""
+    name = "gateway" if redis_port is None else "shared"
     port, admin_port = free_port(), free_port()
-    config, out = room / "gateway.yaml", room / "gateway.out"
-    config.write_text(_gateway_config(room, behind, port, admin_port))
+    config, out = room / f"{name}.yaml", room / f"{name}.out"
+    shared = f'redis: {{url: "redis://127.0.0.1:{redis_port}"}}\n' if redis_port is not None else ""
+    config.write_text(_gateway_config(room / name, behind, port, admin_port) + shared)
     start = "import sys; from llmgw.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "serve", "--config", str(config), "--workers", "1"]
     with _process(command, TESTED_CORE, out) as process:
         _wait_until_ready(port, process, out)
-        yield Candidate("gateway", dict.fromkeys(ROUTES, f"http://127.0.0.1:{port}"), process.pid)
+        yield Candidate(name, dict.fromkeys(ROUTES, f"http://127.0.0.1:{port}"), process.pid)
+
+
+@contextmanager
+def redis(room: Path) -> Iterator[int]:
+    """Its port."""
+    binary = redis_binary()
+    assert binary is not None
+    port, out = free_port(), room / "redis.out"
+    options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(room)]
+    with _process([binary, "--port", str(port), *options], OTHER_CORE, out) as process:
+        _wait_for_port(port, process, out)
+        yield port
+
+
+def redis_calls(port: int) -> int:
+    """Commands that it has carried out, but those that ask for this."""
+    with closing(Redis(port=port)) as client:
+        stats = client.info("commandstats")
+    own = ("cmdstat_info", "cmdstat_client")
+    return sum(command["calls"] for name, command in stats.items() if not name.startswith(own))
 
 
 def direct(behind: Upstreams) -> Candidate:
@@ -240,7 +269,7 @@ def _gateway_config(room: Path, behind: Upstreams, port: int, admin_port: int) -
   host: 127.0.0.1
   port: {port}
   admin: {{host: 127.0.0.1, port: {admin_port}}}
-  state_dir: {room}/state
+  state_dir: {room}-state
 providers:
 {providers}
 models:
@@ -252,5 +281,5 @@ tenants:
     budgets: [{{amount: "100000000", period: 30d}}]
     keys:
       - {{name: ladder, key: {KEY}}}
-log: {{path: {room}/requests.log, level: info}}
+log: {{path: {room}-requests.log, level: info}}
 """

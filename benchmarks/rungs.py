@@ -27,7 +27,7 @@ class Void(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """A ratio of processor time: P1, P2, P3, P5."""
+    """A ratio of processor time: P1, P2, P3, P5; and P6, whose other side is the gateway itself."""
 
     name: str
     title: str

@@ -11,6 +11,17 @@ that does (`asyncio.timeout`, aiohttp's client) is put into a Task, and that Tas
 
 import asyncio
 
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR = -1
+        PYGEN_NEXT
+
+    PySendResult PyIter_Send(object iterator, object value, PyObject** result) except PYGEN_ERROR
+
 
 def set_unless_done(future) -> None:
     if not future.done():
@@ -81,20 +92,24 @@ cdef class Serving:
             self.step(None)
 
     cdef int step(self, object error) except -1:
+        cdef PyObject* given = NULL
+        cdef bint is_over = False
         self.is_running = True
         try:
-            if error is None:
-                awaited = self.coroutine.send(None)
-            else:
+            if error is not None:
                 awaited = self.coroutine.throw(error)
+            else:                        # as `send`, which makes an exception of the end
+                is_over = PyIter_Send(self.coroutine, None, &given) == PYGEN_RETURN
+                awaited = <object>given
+                Py_DECREF(awaited)
         except StopIteration:
-            self.finish(None)
+            is_over = True
         except (Exception, asyncio.CancelledError) as failure:
-            self.finish(failure)
-        else:
-            self.is_running = False
-            self.wait_for(awaited)
-        return 0
+            return self.finish(failure)
+        if is_over:
+            return self.finish(None)
+        self.is_running = False
+        return self.wait_for(awaited)
 
     cdef int wait_for(self, object awaited) except -1:
         if self.is_cancelled:

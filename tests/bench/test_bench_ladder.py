@@ -21,6 +21,7 @@ import rig
 import rungs
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+needs_redis = pytest.mark.skipif(rig.redis_binary() is None, reason="shares limits through Redis")
 needs_nginx = pytest.mark.skipif(rig.nginx_binary() is None, reason="compares with nginx")
 
 
@@ -55,23 +56,25 @@ def test_nginx_accepts_its_configuration(tmp_path, behind):
 
 @needs_openssl
 @needs_nginx
+@needs_redis
 def test_a_small_ladder_has_every_row_and_nginx_is_as_dear_as_itself(tmp_path, monkeypatch):
     """With a second nginx in the gateway's place: figures in every row, ratios of one order of magnitude."""
 
-    def second_nginx(room, behind):
-        other = room / "second"
+    def second_nginx(room, behind, redis_port=None):
+        name = "gateway" if redis_port is None else "shared"
+        other = room / name
         other.mkdir(exist_ok=True)
-        return _renamed(rig.nginx(other, behind), "gateway")
+        return _renamed(rig.nginx(other, behind), name)
 
     monkeypatch.setattr(rig, "gateway", second_nginx)
     monkeypatch.setattr(rungs, "SILENT_STREAMS", 200)
     args = ladder._arguments(["--rounds=1", "--seconds=0.5"])
     made = ladder.Ladder(args, tmp_path)
     made.run()
-    assert [row["rung"] for row in made.rows] == ["P1", "P2", "P3", "P5", "P7", "P7", "P8"]
-    assert all({"nginx", "gateway"} <= row.keys() for row in made.rows)
+    assert [row["rung"] for row in made.rows] == ["P1", "P2", "P3", "P5", "P6", "P7", "P7", "P8"]
+    assert all({"nginx", "gateway"} <= row.keys() for row in made.rows if row["rung"] != "P6")
     assert all(0.1 < row["ratio"] < 10 for row in made.rows if "ratio" in row)
-    assert made.raw.keys() == {"P1", "P2", "P3", "P5", "P7", "P8"}
+    assert made.raw.keys() == ladder.RUNGS
 
 
 @needs_openssl
