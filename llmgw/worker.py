@@ -39,7 +39,7 @@ from llmgw.mock import server as mock
 from llmgw.overload import Overload, Resident, memory_bound, trim
 from llmgw.server.admin import Admin
 from llmgw.server.failures import fail
-from llmgw.server.general import General
+from llmgw.server.general import General, Narrow
 from llmgw.store.adapter import Counters, Store
 from llmgw.store.client import make_client
 from llmgw.store.leases import Leases
@@ -211,8 +211,8 @@ class Worker:
     def identify(self, call: Call) -> None:
         self.gateway.identify(call)
 
-    def general_protocol(self) -> asyncio.Protocol:
-        return self.general.factory()
+    def general_protocol(self) -> Narrow:
+        return self.general.protocol()
 
     def targets(self) -> Iterator[tuple[str, str, Health]]:
         return self.gateway.catalog.healths.known()

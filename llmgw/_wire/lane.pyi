@@ -1,4 +1,4 @@
-from asyncio import BaseTransport, Protocol
+from asyncio import BaseTransport, BufferedProtocol, Protocol
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -25,7 +25,7 @@ class Edge:
         serve: Callable[[Call, Outlet], Coroutine[Any, Any, None]],
         fail: Callable[[Call, BaseException, Outlet], None],
         identify: Callable[[Call], None],
-        general: Callable[[], Protocol],
+        general: Callable[[], Protocol | BufferedProtocol],
         routes: Mapping[str, object],
         wheel: Wheel,
         gate: Gate | None = None,

@@ -305,3 +305,24 @@ async def test_a_client_that_closes_its_half_within_a_stream_is_gone(gateway, fa
 async def test_no_bug_of_ours_was_met(gateway):
     """Runs last in this file: what is unexpected is logged with a traceback."""
     assert not [line for line in gateway.own_lines if "Traceback" in line or '"level": "error"' in line]
+
+
+def post_expecting(body: bytes, *, key: str) -> bytes:
+    """With its length, for the general lane."""
+    return post(body, "/v1/chat/completions", "Expect: 100-continue", key=key)
+
+
+@pytest.mark.parametrize("make", [post, post_expecting, post_chunked])
+async def test_who_is_refused_unread_learns_at_once_that_the_rest_is_not_wanted(gateway, far, make):
+    """And may go on sending meanwhile: a reset could take the answer away from it."""
+    data = make(chat("x" * 8_000_000), key="sk-nobody-knows-0123456789")
+    async with wire_to(gateway.port) as wire:
+        wire.send(data[:1_000_000])
+        answer = await wire.answer()
+        assert (answer.status, answer.is_whole, answer.header("connection")) == (401, True, "close")
+        assert await wire.end(2.0) == "eof"
+        wire.send(data[1_000_000:])
+        await asyncio.sleep(0.2)
+        assert wire.transport.get_write_buffer_size() == 0
+        assert not wire.is_lost
+    assert far.requests == 0

@@ -15,10 +15,12 @@ from wireclient import Wire, chat, exchange, post
 MB = 1 << 20
 BOUND = 256 * MB
 CLIENTS = 200
-# Beside bodies: what the allocator rounds up; in the general lane, what aiohttp has read ahead of each connection
-# and the allocator keeps of it, also of those that were refused and are read to their ends.
-AHEAD = CLIENTS * MB * 3 // 4
+# Beside bodies: what the allocator rounds up; in the general lane, what is read of each connection at a time, as it
+# came, as aiohttp passes it on, and as the allocator keeps it; also of those that were refused and are read to their ends.
+AHEAD = CLIENTS * 3 * 65536
 SLACK = {"fast": 32 * MB, "general": 32 * MB + AHEAD, "chunked": 32 * MB + AHEAD}
+# Bodies of unknown length that grow side by side take each other's room; some come to their end.
+SERVED = {"fast": 10, "general": 10, "chunked": 2}
 BODY = chat("x" * 8 * MB, mock={"delay_s": 0.5})
 
 
@@ -72,7 +74,7 @@ async def test_memory_stays_below_its_bound_and_the_surplus_is_refused_unread(
     print(f"{lane}: {dict(statuses)}, before {before / MB:.0f} MB, peak {peak / MB:.0f} MB")
     assert peak < BOUND + SLACK[lane]
     assert set(statuses) == {200, 503}
-    assert statuses[200] >= 10
+    assert statuses[200] >= SERVED[lane]
     assert far.requests == statuses[200]
     metrics = bounded.metrics()
     assert metrics.total("llm_overload_refused_total", reason="memory") == statuses[503]
