@@ -10,10 +10,11 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from time import monotonic, time
 from typing import Any
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
@@ -45,6 +46,7 @@ quiet.setLevel(logging.CRITICAL + 1)
 
 PIECE_BYTES = 8192
 READ_BYTES = 65536
+LINGER_S = 5.0
 TOO_SLOW = "The request's body did not arrive in time."
 LIVE = "/health/live"
 HEALTH = (LIVE, "/health/ready")
@@ -57,13 +59,14 @@ IS_FORM = re.compile(r"multipart/", re.IGNORECASE)
 class Handler(web.RequestHandler):
     """aiohttp's protocol with a deadline for each head, and our errors for what it cannot read."""
 
-    __slots__ = ("app", "head_timer", "is_deaf")
+    __slots__ = ("app", "head_timer", "is_deaf", "last_body")
 
     def __init__(self, app: General, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app = app
         self.head_timer: asyncio.TimerHandle | None = None
-        self.is_deaf = False  # what still comes is dropped
+        self.last_body: StreamReader | None = None  # of the request that came last
+        self.is_deaf = False  # the answer is the last one, and what still comes is dropped
 
     def data_received(self, data: bytes) -> None:
         if self.head_timer is None and self._current_request is None:
@@ -71,10 +74,20 @@ class Handler(web.RequestHandler):
         # aiohttp's errors hold what could not be read, several times over: so it gets heads in small pieces,
         # and nothing behind the first error.
         while len(data) > PIECE_BYTES and self._current_request is None and not self.is_unreadable:
-            super().data_received(data[:PIECE_BYTES])
+            self.read(data[:PIECE_BYTES])
             data = data[PIECE_BYTES:]
         if not self.is_unreadable:
-            super().data_received(data)
+            self.read(data)
+
+    def read(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._messages:
+            return
+        if not self.is_unreadable:
+            self.last_body = self._messages[-1][1]
+        elif self.last_body is not None and not self.last_body.is_eof():
+            # aiohttp keeps a fault of its framing for the next request: whoever reads it would wait on.
+            self.last_body.set_exception(web.RequestPayloadError("The body's framing is broken."))
 
     @property
     def is_unreadable(self) -> bool:
@@ -82,8 +95,28 @@ class Handler(web.RequestHandler):
         return bool(self._messages) and isinstance(self._messages[-1][0], _ErrInfo)
 
     def close_if_resting(self) -> None:
-        if self._current_request is None:
+        if self._current_request is None or self.is_deaf:
             self.force_close()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if self.is_deaf:
+            await self.linger(request)
+        return finished
+
+    async def linger(self, request: web.BaseRequest) -> None:
+        """Closing while more comes would reset the connection, and the client might lose the answer.
+
+        The end of our half tells it that the rest is not wanted.
+        """
+        with suppress(Exception):  # of a body that broke off
+            request.content.read_nowait()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+            await asyncio.sleep(LINGER_S)
+        self.force_close()
 
     def head_is_here(self) -> None:
         if self.head_timer is not None:
@@ -120,6 +153,7 @@ class Handler(web.RequestHandler):
         self.app.gateway.refuse(call, error)
         response = whole_response(error.status, error_head(call, error), error_body(error))
         response.force_close()
+        self.is_deaf = True
         return response
 
 
@@ -197,7 +231,7 @@ class General:
             logger=quiet,
             max_line_size=settings.max_head,
             max_field_size=settings.max_head,
-            lingering_time=5.0,
+            lingering_time=LINGER_S,
         )
         self.factories = [self.factory, *(old for old in self.factories if old.connections)]
 
@@ -240,6 +274,7 @@ class General:
             self.gateway.refuse(call, error)
             response = whole_response(error.status, error_head(call, error), error_body(error))
             response.force_close()
+            protocol.is_deaf = True
             return response
         if call.endpoint.startswith("/health/"):
             return self.health(call)
@@ -348,7 +383,6 @@ class General:
                 response = whole_response(*value)
                 self.set_connection(response, request)
                 await self.send(request, send_whole(response, request))
-                hang_up_if_unread(request)
                 return response
             if step == "begin":
                 response = streamed(request, *value)
@@ -394,12 +428,6 @@ def streamed(request: web.BaseRequest, status: int, head: bytes, length: int) ->
     else:
         response.force_close()
     return response
-
-
-def hang_up_if_unread(request: web.BaseRequest) -> None:
-    """The client learns that it need not send the rest; aiohttp gives it `lingering_time` to close."""
-    if not request.content.is_eof() and request.transport is not None and request.transport.can_write_eof():
-        request.transport.write_eof()
 
 
 async def send_whole(response: web.StreamResponse, request: web.BaseRequest) -> None:

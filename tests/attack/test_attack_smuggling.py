@@ -202,6 +202,14 @@ async def test_it_is_refused_byte_by_byte(gateway: Gateway, far: FarEnd) -> None
     assert prompts(far) == []
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("chunk")])
+async def test_what_is_wrong_with_a_body_is_told_at_once(gateway: Gateway, far: FarEnd, name: str) -> None:
+    """Also where its head was well and has been read before."""
+    head, body = ALL[name].split(b"\r\n\r\n", 1)
+    assert_refused(await attack(gateway.port, head + b"\r\n\r\n", body, pause_s=0.1))
+    assert prompts(far) == []
+
+
 @pytest.mark.parametrize("is_chunked", [True, False])
 async def test_a_body_is_never_read_as_a_request(gateway: Gateway, far: FarEnd, is_chunked: bool) -> None:
     """Whatever a refused request's body says, it is nobody's next request."""
