@@ -21,6 +21,12 @@ FLAGS += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g1"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if SANITIZE else []
 
 
+COMMON = {
+    "language_level": "3",
+    "auto_pickle": False,
+    "autotestdict": False,
+    "freethreading_compatible": False,
+}
 # In the way of every request; Python that a .pxd beside it gives types, and that runs as it stands, too.
 TYPED = [path.with_suffix(".py") for path in Path("llmgw").rglob("*.pxd") if path.with_suffix(".py").exists()]
 
@@ -39,12 +45,7 @@ def extensions(sources: Iterable[Path], **directives: bool) -> list[Extension]:
         found,
         nthreads=os.cpu_count() or 1,
         annotate=os.environ.get("LLMGW_ANNOTATE") == "1",
-        compiler_directives={
-            "language_level": "3",
-            "auto_pickle": False,
-            "freethreading_compatible": False,
-            **directives,
-        },
+        compiler_directives={**COMMON, **directives},
     )
 
 

@@ -59,7 +59,7 @@ def render(text: str, inner: str) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if "ratio" in row:
-        compared = " ".join([f"{row['ratio']:.2f} ×", *filter(None, [row.get("of")])])
+        compared = f"{row['ratio']:.2f} × {row.get('of', '')}".rstrip()
     elif "difference" in row:
         compared = f"{row['difference']:+.1f}"
     else:

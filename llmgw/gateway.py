@@ -249,19 +249,18 @@ class Gateway:
             connection = await upstream.ask(call, facts, attempt, deadline_s)
             try:
                 reply = Reply(connection, upstream, call, attempt, ask.permit.fallbacks)
+                attempt.outcome = "ok" if connection.status < 400 else "client_error"
+                if attempt.answered(call, connection.answered_s):
+                    learn_pace(attempt, connection, ask.tokens, self.board.now_us())
             except BaseException:
                 upstream.release(connection)
                 raise
-            attempt.outcome = "ok" if connection.status < 400 else "client_error"
         except UpstreamError as error:
             attempt.outcome = error.outcome
             self.failover.note(call, ask, attempt, error)
             raise
         finally:
-            self.metrics.attempt(way.provider, attempt.outcome)
             attempt.came_back(call)
-        if attempt.answered(call, connection.answered_s):
-            learn_pace(attempt, connection, ask.tokens, self.board.now_us())
         if failpoint:
             failpoint("first-byte")
         return reply

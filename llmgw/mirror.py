@@ -172,7 +172,6 @@ class Mirrors:
             logger.error("a copy of request %s failed", copy.call.request_id, exc_info=failure)
         word = self.judge(copy, failure)
         attempt.outcome = f"mirror_{word}"
-        self.metrics.attempt(attempt.way.upstream.name, attempt.outcome)
         usage = copy.usage()
         self.books.passed_over(copy.call, attempt, ask, usage)
         self.books.give_up(attempt, usage.input_tokens + usage.output_tokens if usage is not None else 0)

@@ -10,6 +10,8 @@ from llmgw.limits.line import Gauge as AnyGauge
 from llmgw.limits.queue import Joined, Queue, Waiter
 from llmgw.metrics import Metrics
 
+AFTER_A_FAULT_US = 100_000
+
 
 class WaitingRoom:
     """`wake_fds`: an eventfd for each worker slot, which whoever releases something writes to."""
@@ -79,11 +81,16 @@ class WaitingRoom:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        next_us = self.queue.pump(self._limiter.now_us()) if len(self.queue) else 0
+        next_us = (
+            self._limiter.now_us() + AFTER_A_FAULT_US
+        )  # what fails must not end the waiting of all others
+        try:
+            next_us = self.queue.pump(self._limiter.now_us()) if len(self.queue) else 0
+        finally:
+            if next_us:
+                delay_s = max(next_us - self._limiter.now_us(), 0) / 1e6
+                self._timer = self._loop.call_later(delay_s, self.pump)
         self._metrics.queue_depth(self.queue.depth(False), self.queue.depth(True))
-        if next_us:
-            delay_s = max(next_us - self._limiter.now_us(), 0) / 1e6
-            self._timer = self._loop.call_later(delay_s, self.pump)
 
     def close(self) -> None:
         self._limiter.wake_slot = None

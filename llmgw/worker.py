@@ -174,7 +174,7 @@ class Worker:
                 is_keeper=slot.index == 0,
             )
             leases.on_news = waiting.on_release
-        books = Books(limiter, ledger.append, failpoint)
+        books = Books(limiter, ledger.append, self.metrics.attempt, failpoint)
         board = Board(segment, slot.index)
         return Resources(limiter, Estimator(segment), waiting, ledger, books, leases, board)
 

@@ -33,7 +33,8 @@ PACKAGE = TESTS.parent / "llmgw"
 
 
 def pytest_configure() -> None:
-    """What is tested is what stands in the sources, also where an extension runs in their place."""
+    """An extension that is older than its own source would run in its place. What it was compiled with besides, only
+    make knows."""
     for built in PACKAGE.rglob("*.so"):
         module = built.with_name(built.name.partition(".")[0])
         sources = [it for it in map(module.with_suffix, (".pyx", ".pxd", ".py")) if it.exists()]

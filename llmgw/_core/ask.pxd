@@ -144,7 +144,7 @@ cdef class Ask:
 
 @cython.final
 cdef class Books:
-    cdef object _limiter, _append, _failpoint
+    cdef object _limiter, _append, _count, _failpoint
     cdef unsigned long long _next_id
 
     cdef int _tell(self, Hold hold, Call call, Attempt attempt, Ask ask, bint is_beside) except -1

@@ -237,6 +237,7 @@ class Books:
         self,
         limiter: Limiter,
         append: Callable[[bytes], object],
+        count: Callable[[str, str], object],
         failpoint: Callable[[str], None] | None = None,
     ) -> None: ...
     def sent(self, call: Call, attempt: Attempt, ask: Ask) -> None: ...

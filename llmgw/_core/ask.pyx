@@ -1,4 +1,4 @@
-# cython: auto_pickle=False, autotestdict=False
+# cython: nonecheck=True
 """What one request asks for and comes to: estimated, reserved, sent, settled, recorded.
 
     Permit   one key on one route for one model: what is the same for all of its requests
@@ -603,10 +603,11 @@ cdef bint is_sooner(long long wait_us, long long than_us):
 
 @cython.final
 cdef class Books:
-    """One for each worker. `append` takes a record; `failpoint`, where it is not None, the name of a place."""
+    """One for each worker. `append` takes a record, `count` provider and outcome of an attempt; `failpoint`, where it
+    is not None, the name of a place."""
 
-    def __init__(self, limiter, append, failpoint=None):
-        self._limiter, self._append, self._failpoint = limiter, append, failpoint
+    def __init__(self, limiter, append, count, failpoint=None):
+        self._limiter, self._append, self._count, self._failpoint = limiter, append, count, failpoint
         self._next_id = randbits(ID_BITS)
 
     cpdef int sent(self, Call call, Attempt attempt, Ask ask) except -1:
@@ -698,6 +699,7 @@ cdef class Books:
         cdef Way way = attempt.way
         source = None
         attempt._is_recorded = True
+        self._count(way.provider, attempt.outcome)
         if usage is not None:
             input_tokens, output_tokens, cached_tokens = usage.input_tokens, usage.output_tokens, usage.cached_tokens
             source = "estimated" if usage.is_estimated else "reported"

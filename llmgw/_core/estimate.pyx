@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """Token estimates: how many tokens a request will use, learned from what earlier ones did use.
 
 Per upstream model and in the shared segment, so that all workers learn together and a restart

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The health of each target, as all workers of the machine share it: breaker, keys, pace, time to first token.
 
 A target's row stands in the region `targets` of the segment, under one robust lock for the region; a section

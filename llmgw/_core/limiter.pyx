@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """Admission: every limit of a request decided in one critical section of the shared segment.
 
 Three regions: `limits` (the lock, the clock, the undo record), `rows` (what each subject has used, see

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The log line of a request, written straight from its Call: one JSON object and a newline.
 
 Saves a dict of 26 entries and its serialising, which cost eight times as much. A line is never

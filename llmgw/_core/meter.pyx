@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """What a worker counts: one call when a request starts, one when it has ended.
 
 The series of a request (its tenant, model, provider and status) are looked up once and kept as

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """A shared mapping of a file, as pages: what may wait for a disk waits here without the interpreter's lock.
 
 The first write to a page that the kernel holds clean is a fault, in which the file system may wait for

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """What became of a worker's latest requests: a ring in the segment that every process can look into.
 
 Each request has a record of one size: its id, its log line, the way it took, and the limits as it found

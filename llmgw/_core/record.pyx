@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The ledger's record of one upstream attempt: one JSON object and a newline. docs/ledger.md has the fields.
 
 What belongs to the request comes from its Call; what belongs to the attempt is an argument, since an

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The shared segment: one file-backed mapping that the supervisor and all workers see.
 
 The supervisor makes it before it forks; workers inherit the mapping. It is divided into named

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """Which of a model's targets of one priority a request goes to.
 
 First who is available: breaker closed (or a probe due), a key that does not rest, pace allows. At most half

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The metric series of one worker slot: a row of records that only grows.
 
     Arena    used_bytes, reserved_bytes

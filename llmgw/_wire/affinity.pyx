@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """Which conversation a request belongs to, as a number: what keeps its turns with one target.
 
 Providers cache the beginning of a prompt, and a conversation's turns share it: the system's text

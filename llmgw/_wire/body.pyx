@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """A body whose length is known, put together in its place: there is never a second copy of it."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

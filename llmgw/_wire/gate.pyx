@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """What a worker has taken on, and whether it takes on more: some comparisons at each request's head.
 
 `llmgw.overload` says what the bounds are; both lanes ask here before a body is read. Bodies count before they

@@ -72,6 +72,7 @@ cdef class FastLane(Outlet):
     cdef int read_request_body(self) except -1
     cdef Call fill_call(self, bytes data, Head* head, tuple route)
     cdef int recognise(self, Call call) except -1
+    cdef int remember(self, Call call) except -1
     cdef int expect_body(self, bytes data, Head* head) except -1
     cdef int take_on(self, long long body_bytes) except -1
     cdef void drop_body(self) noexcept

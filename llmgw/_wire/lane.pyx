@@ -38,6 +38,7 @@ cdef Py_ssize_t AHEAD_BYTES = 65536
 
 cdef enum:
     ID_MAX_BYTES = 64
+    KEY_MAX_BYTES = 256
     FRAMING_MAX_BYTES = 256        # of the lines that `write_head` adds
 
 cdef dict STATUS_LINES = {
@@ -336,6 +337,14 @@ cdef class FastLane(Outlet):
         self.credential, self.generation = call.credential, self.edge.generation
         return 0
 
+    cdef int remember(self, Call call) except -1:
+        """Only what was let in, and is of a key's size: nobody else is to be kept anything of."""
+        if call.principal is None or self.credential is None or len(self.credential) > KEY_MAX_BYTES:
+            self.credential = None
+        else:
+            self.principal, self.tenant_id, self.key_name = call.principal, call.tenant_id, call.key_name
+        return 0
+
     cdef int expect_body(self, bytes data, Head* head) except -1:
         """Whoever is not known to us need not send the rest."""
         self.edge.identify(self.call)
@@ -426,8 +435,8 @@ cdef class FastLane(Outlet):
         self.serving = None
         self.feeder = None
         self.call = None
-        if self.principal is None and call.principal is not None:
-            self.principal, self.tenant_id, self.key_name = call.principal, call.tenant_id, call.key_name
+        if self.principal is None:
+            self.remember(call)
         self.let_go()
         if self.state != SERVING:
             return

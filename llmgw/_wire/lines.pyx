@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """Header lines that differ from message to message, written straight into their bytes.
 
 Concatenating them costs a copy of the head for each, and a number's text in Python costs as much again.
@@ -21,7 +22,7 @@ cpdef bytes request_lines(bytes head, Call call, bytes idempotency_key, bytes co
     cdef char framing[64]
     cdef char* end = framing
     parts = [head]
-    if PyBytes_GET_SIZE(call.accept):
+    if len(call.accept):
         parts += [b"accept: ", call.accept, b"\r\n"]
     if call.beta is not None:
         parts += [b"openai-beta: ", call.beta, b"\r\n"]
@@ -30,7 +31,7 @@ cpdef bytes request_lines(bytes head, Call call, bytes idempotency_key, bytes co
     if call.traceparent is not None:
         parts += [b"traceparent: ", call.traceparent, b"\r\n"]
     if body_bytes >= 0:
-        if PyBytes_GET_SIZE(content_type):
+        if len(content_type):
             parts += [b"content-type: ", content_type, b"\r\n"]
         end = put(put_unsigned(put(end, b"content-length: "), <unsigned long long>body_bytes), b"\r\n")
     end = put(end, b"\r\n")
@@ -55,7 +56,7 @@ cpdef bytes reply_lines(bytes origin, Call call):
         at = put_unsigned(put(at, b"\r\nx-llmgw-cost-usd: "), <unsigned long long>cost_usd_micro // 1_000_000)
         at = put_digits(put(at, b"."), <unsigned long long>cost_usd_micro % 1_000_000, 6)
     at = put(at, b"\r\n")
-    cdef Py_ssize_t first = PyBytes_GET_SIZE(origin), size = at - lines, last = PyBytes_GET_SIZE(limits)
+    cdef Py_ssize_t first = len(origin), size = at - lines, last = len(limits)
     head = PyBytes_FromStringAndSize(NULL, first + size + last)
     cdef char* to = PyBytes_AS_STRING(head)
     memcpy(to, PyBytes_AS_STRING(origin), first)

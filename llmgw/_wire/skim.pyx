@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The JSON skimmer: what has to be known of a body, in one walk and without building objects.
 
 `skim` reads a request, `skim_answer` an upstream's answer. Both validate the whole text (the

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """The event-stream scanner: whole events go on, and what they say is noted on the way.
 
 A provider's stream arrives cut anywhere. `feed` returns the bytes that may go to the client now:

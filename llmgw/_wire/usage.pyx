@@ -1,4 +1,3 @@
-# cython: auto_pickle=False, autotestdict=False
 """Tokens of one answer: as the provider reported them, or counted from what was relayed.
 
 The numbers of a usage object, as chat (prompt_tokens), responses (input_tokens) or embeddings tell them.

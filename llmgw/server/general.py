@@ -69,6 +69,8 @@ class Handler(web.RequestHandler):
         self.is_deaf = False  # the answer is the last one, and what still comes is dropped
 
     def data_received(self, data: bytes) -> None:
+        if self.is_deaf:
+            return
         if self.head_timer is None and self._current_request is None:
             self.head_timer = self._loop.call_later(self.app.settings.timeouts.header, self.head_is_late)
         # aiohttp's errors hold what could not be read, several times over: so it gets heads in small pieces,
@@ -95,7 +97,7 @@ class Handler(web.RequestHandler):
         return bool(self._messages) and isinstance(self._messages[-1][0], _ErrInfo)
 
     def close_if_resting(self) -> None:
-        if self._current_request is None or self.is_deaf:
+        if self._current_request is None:
             self.force_close()
 
     async def finish_response(
@@ -113,6 +115,7 @@ class Handler(web.RequestHandler):
         """
         with suppress(Exception):  # of a body that broke off
             request.content.read_nowait()
+        self.resume_reading(resume_parser=False)
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
             await asyncio.sleep(LINGER_S)
@@ -129,6 +132,7 @@ class Handler(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.head_is_here()
+        self.last_body = None
         super().connection_lost(exc)
 
     def handle_error(
@@ -314,7 +318,8 @@ class General:
             call.fault = error.with_traceback(None)  # its frames hold what was read
         except (ConnectionError, asyncio.CancelledError):
             call.fault = ClientGone("The client left before its request was whole.")
-        except (web.RequestPayloadError, HttpProcessingError):
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            error.__traceback__ = None
             call.fault = BadRequest("The request's body is not valid.")
 
     def health(self, call: Call) -> web.Response:

@@ -21,10 +21,12 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 OnLost = Callable[[Connection], object]
+# What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
+Connected = Connection
 
 
 class Connector(Protocol):
-    async def connect(self, on_lost: OnLost, until_s: float) -> Connection: ...
+    async def connect(self, on_lost: OnLost, until_s: float) -> Connected: ...
 
     async def close(self) -> None: ...
 
@@ -48,7 +50,7 @@ class DirectConnections:
         self.wheel = wheel
         self.connect_s = provider.timeouts.connect
 
-    async def connect(self, on_lost: OnLost, until_s: float) -> Connection:
+    async def connect(self, on_lost: OnLost, until_s: float) -> Connected:
         """DNS, TCP and TLS under one deadline. Raises UpstreamError."""
         loop = asyncio.get_running_loop()
 
@@ -97,7 +99,7 @@ class Pool:
                 return connection
         return None
 
-    async def connect(self, until_s: float) -> Connection:
+    async def connect(self, until_s: float) -> Connected:
         """For a caller that has no Task of its own; a caller that leaves ends the attempt to connect.
 
         `until_s`, on the monotonic clock: the end of the request that wants it. Raises UpstreamError.

@@ -10,7 +10,7 @@ from llmgw._wire.upstream cimport Connection
 
 cdef class Upstream:
     cdef readonly object name, provider, dialect, timeouts
-    cdef public object pool
+    cdef public object pool         # a Pool, or what a test puts in its place
     cdef readonly bytes host
     cdef readonly int key_count
     cdef readonly dict reply_heads
@@ -24,3 +24,6 @@ cdef class Upstream:
         self, Connection connection, Call call, Skim facts, Attempt attempt, bytes head, list body, double total_at_s,
     )
     cpdef release(self, Connection connection)
+
+
+cdef Py_ssize_t size_of(list pieces) except -1

@@ -61,7 +61,7 @@ class Upstream:
         model = attempt.way.model
         renamed = model if model != call.model_requested else None
         body = self.dialect.body(call, facts, renamed) if call.upload is None else []
-        size = sum(map(len, body)) if call.upload is None else call.upload.size(renamed)
+        size = size_of(body) if call.upload is None else call.upload.size(renamed)
         head = self.head(call, model, attempt.key, size)
         connection = self.pool.maybe_idle()
         if connection is not None:
@@ -131,6 +131,13 @@ class Upstream:
 
     async def close(self) -> None:
         await self.pool.close()
+
+
+def size_of(pieces: list[bytes | memoryview]) -> int:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    return size
 
 
 def own_idempotency_key(call: Call, model: str) -> bytes:

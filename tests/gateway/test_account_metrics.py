@@ -197,3 +197,19 @@ async def test_the_clients_key_is_nowhere_upstream_and_the_providers_key_is_only
         assert CLIENT_KEY not in json.dumps(arrival.headers) + arrival.body.decode()
         assert arrival.values("authorization") == [f"Bearer {UPSTREAM_KEY}"]
     assert UPSTREAM_KEY not in gateway.metrics_text()
+
+
+async def test_an_attempt_is_counted_by_how_it_ended_not_by_how_it_began(gateway, far):
+    def outcomes() -> Counter[str]:
+        return Counter(gateway.metrics().by("llm_upstream_attempts_total", "outcome"))
+
+    before = outcomes()
+    for fault in ({}, {"close": "events:2"}, {"stall": "events:2"}, {"status": 404}):
+        async with wire_to(gateway.port) as wire:
+            wire.send(post(chat(stream=True, mock={"interval_s": "10ms", **fault})))
+            if "stall" not in fault:
+                await wire.answer()
+            else:
+                await wire.begun()  # and the client leaves
+    due = {"ok": 1, "broken": 1, "cancelled": 1, "client_error": 1}
+    await wait_for("all are counted", lambda: outcomes() - before == due)

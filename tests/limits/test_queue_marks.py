@@ -169,3 +169,29 @@ async def test_once_the_last_waiter_is_admitted_newcomers_have_the_rest_at_once(
     assert len(world.outcomes) == 1 and isinstance(world.outcomes[0], Hold)
     assert isinstance(world.admit(slots, requests), Hold)
     world.room.close()
+
+
+async def test_a_fault_at_one_waiter_does_not_end_the_waiting_of_the_others():
+    world, faults = RealRoom(), []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: faults.append(context["exception"])
+    )
+    slots, others = Gauge(b"s" * 16, SLOTS, 0, 1), Gauge(b"o" * 16, SLOTS, 0, 1)
+    held, other = world.admit(slots), world.admit(others)
+    world.wait(slots)
+    world.wait(others)
+    await asyncio.sleep(0)
+    real = world.room.queue.pump
+
+    def failing(now_us):
+        world.room.queue.pump = real
+        raise RuntimeError("once")
+
+    world.room.queue.pump = failing
+    for hold in (held, other):
+        world.limiter.settle(hold, 0, 0, world.limiter.now_us())
+    async with asyncio.timeout(5):
+        while len(world.outcomes) < 2:
+            await asyncio.sleep(0.01)
+    assert [str(fault) for fault in faults] == ["once"]
+    world.room.close()
