@@ -26,8 +26,8 @@ REAL_TIME = {
     "store",
     "supervisor",
 }
-# Several gateways, Redis and their callers on the same few cores: a deadline of 50 ms is missed more than once.
-CROWDED = {"proofs", "proofs_fleet"}
+# More work than the few cores can do at a time: a deadline of 50 ms is missed more than once.
+CROWDED = {"overload", "proofs", "proofs_fleet"}
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "llmgw"
 
