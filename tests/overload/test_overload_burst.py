@@ -32,6 +32,7 @@ async def idle(gateway: Gateway) -> None:
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_burst_of_eight_times_the_capacity(narrow: Gateway, far: FarEnd, lane: str) -> None:
     request = LANES[lane](chat(**SLOW))
+    assert (await exchange(narrow.port, request)).status == 200  # what a first request has to make is there
     quiet = Burst(narrow.port, far.port, request)
     await quiet.run(CAPACITY_PER_S / 4, 1.0)
     assert len(quiet.of(200)) == len(quiet.outcomes)
