@@ -4,8 +4,6 @@ from llmgw._core.ask cimport Ask, Attempt, Books, Permit
 from llmgw._wire.call cimport Call
 from llmgw._wire.outlet cimport Outlet
 from llmgw._wire.skim cimport Skim, skim
-from llmgw._wire.sse cimport EventScanner
-from llmgw._wire.upstream cimport Connection
 from llmgw.upstream.heads cimport reply_head
 from llmgw.upstream.provider cimport Upstream
 from llmgw.upstream.reply cimport Reply
@@ -13,8 +11,7 @@ from llmgw.upstream.reply cimport Reply
 
 cdef class Gateway:
     cdef readonly object config, metrics, write_log, recent, catalog, admission, failover, hedging, mirrors
-    cdef readonly object resources, limiter, board
-    cdef readonly object keyring
+    cdef readonly object resources, limiter, board, keyring
     cdef readonly Books books
     cdef readonly dict permitted, upstreams
 

@@ -10,7 +10,7 @@ from llmgw._wire.upstream cimport Connection
 
 cdef class Upstream:
     cdef readonly object name, provider, dialect, timeouts
-    cdef public object pool         # a Pool, or what a test puts in its place
+    cdef readonly object pool
     cdef readonly bytes host
     cdef readonly int key_count
     cdef readonly dict reply_heads
