@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import socket
 
-# Below those that the kernel gives to whoever asks for any: nobody else takes it before it is used.
-PORTS = range(15_000, 30_000)
+# Below those that any kernel gives to whoever asks for none: nobody else takes it before it is used.
+PORTS = range(11_100, 16_000)
+# Not the one that a test or a library may have seeded: workers of the suite would all draw the same ports.
+chance = random.SystemRandom()
 
 
-def free_port() -> int:
+def free_port(above: int = 0) -> int:
+    """A port with another free one so far `above` it; the higher of the two is one of `PORTS`."""
     while True:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.choice(PORTS))) as taken:
-            return int(taken.getsockname()[1])
+        port = chance.choice(PORTS)
+        if is_free(port) and is_free(port - above):
+            return port - above
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 
 from farend import FarEnd
 from gatewayrig import Gateway
-from proofkit import Redis
+from redisrig import Server
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -44,7 +44,7 @@ def start_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path).start()
+def redis(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path).start()
     yield server
     server.kill()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -152,43 +149,6 @@ def usage(gateway: Gateway, *words: str) -> list[dict[str, Any]]:
     answer = subprocess.run([*command, *words], capture_output=True, check=True, timeout=DEADLINE_S)
     rows: list[dict[str, Any]] = json.loads(answer.stdout)["rows"]
     return rows
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Redis:
-    """A real one, in memory only."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> Redis:
-        found = shutil.which("redis-server") or shutil.which(
-            "redis-server", path=os.path.dirname(sys.executable)
-        )
-        assert found, "no redis-server: tests/need_redis.sh installs one"
-        words = [found, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.home)]
-        words += ["--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in attempts(DEADLINE_S):
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as line:
-                    line.sendall(b"PING\r\n")
-                    if b"PONG" in line.recv(100):
-                        return self
-            except OSError:
-                assert self.process.poll() is None, "redis-server did not start"
-        raise AssertionError("redis-server does not answer")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def attempts(deadline_s: float) -> Iterator[int]:

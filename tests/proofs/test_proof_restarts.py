@@ -6,11 +6,11 @@ import signal
 from decimal import Decimal
 
 import pytest
+from freeport import free_port
 from gatewayrig import CLIENT_KEY, OTHER_KEY, Gateway, wait_for
 from proofkit import (
     CENT_USD_MICRO,
     chat,
-    free_port,
     mock_tokens,
     one_tenant,
     records,

@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOMS / room) for room in ("gateway", "proofs", "store")]
 
 from farend import FarEnd
 from gatewayrig import Gateway
-from proofkit import Redis
+from redisrig import Server
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -46,7 +46,7 @@ def start_fleet(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], list[Gate
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path).start()
+def redis(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path).start()
     yield server
     server.kill()

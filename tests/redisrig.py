@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -15,7 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from freeport import free_port
+
 HERE = Path(sys.executable).parent
+START_S = 30
 
 
 def binary(name: str = "redis-server") -> str:
@@ -24,32 +25,27 @@ def binary(name: str = "redis-server") -> str:
     return found
 
 
-def free_port() -> int:
-    """Below those that the kernel hands out, and low enough for a cluster's second port, 10,000 above."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 class Server:
+    """In memory only. `AssertionError` with its last words where it does not start."""
+
     def __init__(self, home: Path, *options: str) -> None:
         self.home = home
         self.options = options
-        self.port = free_port()
+        # A node of a cluster listens on a second port, so far above.
+        self.port = free_port(10_000 if "--cluster-enabled" in options else 0)
         self.url = f"redis://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.home)]
         arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self.options]
-        self.process = subprocess.Popen(
-            [binary(), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        until = time.monotonic() + 10
+        said = self.home / "redis.out"
+        with said.open("wb") as sink:
+            self.process = subprocess.Popen([binary(), *arguments], stdout=sink, stderr=sink)
+        until = time.monotonic() + START_S
         while b"PONG" not in self.command("PING"):
-            assert self.process.poll() is None and time.monotonic() < until, "redis-server did not start"
+            assert self.process.poll() is None, f"redis-server ended: {said.read_text()[-1000:]}"
+            assert time.monotonic() < until, f"redis-server does not answer: {said.read_text()[-1000:]}"
             time.sleep(0.01)
         return self
 
