@@ -193,7 +193,7 @@ class Admission:
             call.endpoint[:ENDPOINT_MAX],
             "",
         )
-        price, bounds = price_of(plan.model, model), bounds_of(plan.model, model)
+        price, bounds = price_of(plan.model, target, model), bounds_of(plan.model, model)
         return Way(
             upstream,
             model,

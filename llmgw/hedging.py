@@ -64,15 +64,18 @@ class Hedging:
         """The first is late: another one sets out, where there is one, and room, and not too many did."""
         if race.is_over or not ask.has_left():
             return
-        if not race.first.way.traffic.take_hedge(self.board.now_us(), max_extra):
+        traffic = race.first.way.traffic
+        if not traffic.take_hedge(self.board.now_us(), max_extra):
             return
         try:
             second = ask.beside(self.limiter)
         except OverflowError:
+            second = None
+        if second is None:
+            traffic.give_hedge_back(self.board.now_us())
             return
-        if second is not None:
-            ask.note(race.first.way.shown, "hedged")
-            race.start(second)
+        ask.note(race.first.way.shown, "hedged")
+        race.start(second)
 
     def account(self, call: Call, ask: Ask, race: Race, second: Attempt, usage_of: UsageOf) -> None:
         """Of two attempts one is the request's: the second where it won, else the first."""

@@ -159,6 +159,7 @@ cdef class Traffic:
     cpdef void offered(self, int64_t now_us) except *
     cpdef bint take_retry(self, int64_t now_us, double ratio, double per_s) except -1
     cpdef bint take_hedge(self, int64_t now_us, double ratio) except -1
+    cpdef int give_hedge_back(self, int64_t now_us) except -1
     cdef bint _take(self, int32_t* taken, int64_t now_us, double ratio, double per_s) except -1
 
 

@@ -578,6 +578,15 @@ cdef class Traffic:
     cpdef bint take_hedge(self, int64_t now_us, double ratio) except -1:
         return self._take(self._row.hedges, now_us, ratio, 0.0)
 
+    cpdef int give_hedge_back(self, int64_t now_us) except -1:
+        """The one that was just taken found nobody to go to."""
+        self._board.lock()
+        turn_seconds(self._row, now_us)
+        if self._row.hedges[self._row.second % SECONDS]:
+            self._row.hedges[self._row.second % SECONDS] -= 1
+        self._board.unlock()
+        return 0
+
     cdef bint _take(self, int32_t* taken, int64_t now_us, double ratio, double per_s) except -1:
         cdef double allowed
         cdef int32_t sent = 0, offered = 0

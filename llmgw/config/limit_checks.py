@@ -184,8 +184,7 @@ def note_unpriced(config: Config, problems: Problems) -> None:
     """A request without a known price cannot be held to a budget, so under a budget it is refused."""
     allowed = [(name, GlobSet(t.models)) for name, t in config.tenants.items() if _is_held_to_money(t)]
     for name, model in config.models.items():
-        upstream = {target.model or name for target in model.targets}
-        if is_glob(name) or all(price_of(model, each) for each in upstream):
+        if is_glob(name) or all(price_of(model, target, target.model or name) for target in model.targets):
             continue
         tenants = [tenant for tenant, globs in allowed if name in globs]
         if tenants:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from llmgw._core.ask import cost_usd_micro as _cost_usd_micro
 from llmgw.config.globs import NAME_MAX
-from llmgw.config.tree import Model, Price
+from llmgw.config.routing import Price, Target
+from llmgw.config.tree import Model
 
 TABLE = Path(__file__).with_name("prices.json")
 # "gpt-4o-2024-08-06" and "claude-haiku-4-5-20251001" are snapshots; "gpt-4-0613" and "o1-preview"
@@ -47,13 +48,14 @@ def _entry(words: Mapping[str, Any]) -> Entry:
     return Entry(price, Bounds(words.get("max_input"), words.get("max_output")))
 
 
-def price_of(config_model: Model | None, upstream_model: str) -> Price | None:
-    """None is "unknown", which the caller counts; it is never a price of 0.
+def price_of(config_model: Model | None, target: Target | None, upstream_model: str) -> Price | None:
+    """The target's, else its model's, else that of the table. None is "unknown"; it is never a price of 0.
 
     A dated snapshot costs what its undated name costs, unless the table knows it by itself.
     """
-    if config_model is not None and config_model.price is not None:
-        return config_model.price
+    for node in (target, config_model):
+        if node is not None and node.price is not None:
+            return node.price
     entry = maybe_listed(upstream_model)
     return entry.price if entry else None
 

@@ -1,6 +1,6 @@
 """The nodes of the tree that choose who answers, and that say what happens when somebody fails.
 
-Who is asked: Target, Score, Canary, Mirror. What is known of their health: Breaker, HealthCheck.
+Who is asked: Target, Price, Score, Canary, Mirror. What is known of their health: Breaker, HealthCheck.
 What follows a failure: Retry, RetryBudget, Hedge, Fallbacks, Degraded. What comes before all of it:
 Overload.
 """
@@ -26,11 +26,33 @@ DEFAULT_CLASSES = frozenset({"rate_limit", "timeout", "server_error"})
 FALLBACKS_MAX = 16
 
 
+class Price(Node):
+    """pico-USD per token or request. The file gives USD per million tokens ("0.15" is 150000), and
+    USD per request ("0.01" is 10**10)."""
+
+    input_pusd: f.Money = Field(alias="input", description="USD per million input tokens")
+    output_pusd: f.Money = Field(alias="output", description="USD per million output tokens")
+    cached_input_pusd: f.Money = Field(
+        alias="cached_input",
+        default_factory=lambda known: known["input_pusd"],
+        description="USD per million input tokens read from the provider's cache; default: as input",
+    )
+    request_pusd: f.RequestMoney = Field(
+        default=0, alias="request", description="USD per request, beside the tokens"
+    )
+
+    @property
+    def per_unit(self) -> tuple[int, int, int, int]:
+        """Per input, cached input and output token, and per request."""
+        return (self.input_pusd, self.cached_input_pusd, self.output_pusd, self.request_pusd)
+
+
 class Upstream(Node):
     provider: f.Label = Field(description="a name from providers")
     model: f.ModelName | None = Field(
         default=None, description="the provider's name for it; default: as asked"
     )
+    price: Price | None = Field(default=None, description="what it costs there; default: as its model")
 
 
 class Target(Upstream):
@@ -209,7 +231,7 @@ class Side(Node):
 
     @property
     def target(self) -> Target:
-        return Target(provider=self.upstream.provider, model=self.upstream.model)
+        return Target.model_construct(**dict(self.upstream))
 
 
 class Mirror(Side):

@@ -194,7 +194,7 @@ def note_equal_prices(config: Config, problems: Problems) -> None:
         if not by_cost or len(model.targets) == 1:
             continue
         path: Path = ("models", name)
-        if model.price is not None:
+        if model.price is not None and all(target.price is None for target in model.targets):
             problems.note((*path, "price"), "counts for all targets, so none of them is the cheaper one")
         elif unknown := _unpriced(name, model):
             problems.note(path, f"no price is known for {', '.join(unknown)}, so its cost decides nothing")
@@ -202,5 +202,7 @@ def note_equal_prices(config: Config, problems: Problems) -> None:
 
 def _unpriced(name: str, model: Model) -> list[str]:
     """What a target of a glob serves is known once it is asked for."""
-    upstream = {target.model or name for target in model.targets}
-    return sorted(each for each in upstream if not is_glob(each) and not price_of(model, each))
+    upstream = {target.model or name: target for target in model.targets}
+    return sorted(
+        each for each, target in upstream.items() if not is_glob(each) and not price_of(model, target, each)
+    )

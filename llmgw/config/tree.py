@@ -41,6 +41,7 @@ from llmgw.config.routing import (
     Hedge,
     Mirror,
     Overload,
+    Price,
     Retry,
     RetryBudget,
     Score,
@@ -174,27 +175,6 @@ class Provider(Node):
     )
 
 
-class Price(Node):
-    """pico-USD per token or request. The file gives USD per million tokens ("0.15" is 150000), and
-    USD per request ("0.01" is 10**10)."""
-
-    input_pusd: f.Money = Field(alias="input", description="USD per million input tokens")
-    output_pusd: f.Money = Field(alias="output", description="USD per million output tokens")
-    cached_input_pusd: f.Money = Field(
-        alias="cached_input",
-        default_factory=lambda known: known["input_pusd"],
-        description="USD per million input tokens read from the provider's cache; default: as input",
-    )
-    request_pusd: f.RequestMoney = Field(
-        default=0, alias="request", description="USD per request, beside the tokens"
-    )
-
-    @property
-    def per_unit(self) -> tuple[int, int, int, int]:
-        """Per input, cached input and output token, and per request."""
-        return (self.input_pusd, self.cached_input_pusd, self.output_pusd, self.request_pusd)
-
-
 class Model(Node):
     name: SkipJsonSchema[f.ModelGlob] = Field(alias="")
     strategy: f.Strategy = Field(
@@ -224,7 +204,9 @@ class Model(Node):
     degraded: Degraded | None = Field(
         default=None, description="what is answered when those cannot either; default: an error"
     )
-    price: Price | None = Field(default=None, description="default: the price table that ships")
+    price: Price | None = Field(
+        default=None, description="of its targets that name none; default: the price table that ships"
+    )
     limits: Limits = Field(default=Limits(), description="what all tenants together may use of it")
     estimate: f.Estimate = Field(
         default="learned",

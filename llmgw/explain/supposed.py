@@ -17,7 +17,7 @@ from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim
 from llmgw.access import Principal
 from llmgw.admission import nobody_there
-from llmgw.config import Target, bounds_of, price_of
+from llmgw.config import Price, Target, bounds_of, price_of
 from llmgw.errors import GatewayError, NotFound, NoUpstream
 from llmgw.explain.limits import PART, gauges_of, label_of, shown_limits
 from llmgw.explain.question import Question, call_of
@@ -223,7 +223,7 @@ class Looker:
             "verdict": VERDICTS[verdict],
             "wait_ms": wait_us / 1e3,
             "health": health,
-            "price": price_shown(plan, way),
+            "price": price_shown(price_of(plan.model, target, way.model)),
             "cost_usd": self.cost_usd(way),
             "limits": shown_limits(of_way, self.gauges),
         }
@@ -260,9 +260,8 @@ def soonest(target: Seen) -> float:
     return float("inf") if wait_us == NEVER else wait_us
 
 
-def price_shown(plan: Plan, way: Way) -> dict[str, float] | None:
+def price_shown(price: Price | None) -> dict[str, float] | None:
     """USD for a million tokens."""
-    price = price_of(plan.model, way.model)
     if price is None:
         return None
     return {"input": price.input_pusd / MICRO_PER_MILLION, "output": price.output_pusd / MICRO_PER_MILLION}

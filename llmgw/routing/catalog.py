@@ -90,7 +90,7 @@ class StageBuilder:
 
     def price(self, target: Target) -> tuple[int, int]:
         """(input, output) in pico-USD a token."""
-        price = price_of(self.model, target.model or self.label)
+        price = price_of(self.model, target, target.model or self.label)
         return (price.input_pusd, price.output_pusd) if price is not None else UNPRICED
 
 

@@ -22,8 +22,8 @@ NAMED = {"providers", "models", "tenants", "routes", "tags"}  # mappings whose k
 
 
 def folded(path: General) -> General:
-    """What limits and budgets hold is explained once, wherever it stands; so are limit and mode of a limit."""
-    for word in ("limits", "budgets"):
+    """What limits, budgets and prices hold is explained once, wherever it stands; so are limit and mode of a limit."""
+    for word in ("limits", "budgets", "price"):
         if word in path[:-1]:
             path = path[path.index(word) :]
     return ("limits", "*", path[-1]) if path[0] == "limits" and len(path) > 2 else path

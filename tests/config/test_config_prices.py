@@ -21,16 +21,24 @@ PRICES = st.tuples(PUSD, PUSD, PUSD, PUSD).map(
 
 def test_a_price_in_the_configuration_wins_over_the_table() -> None:
     own = Price(input_pusd=1, output_pusd=2)
-    assert price_of(Model(name="gpt-4o", targets=TARGETS, price=own), "gpt-4o") is own
-    assert price_of(Model(name="x", targets=TARGETS), "gpt-4o") == price_of(None, "gpt-4o")
+    assert price_of(Model(name="gpt-4o", targets=TARGETS, price=own), TARGETS[0], "gpt-4o") is own
+    assert price_of(Model(name="x", targets=TARGETS), TARGETS[0], "gpt-4o") == price_of(None, None, "gpt-4o")
+
+
+def test_a_price_of_a_target_wins_over_its_models() -> None:
+    own, models = Price(input_pusd=1, output_pusd=2), Price(input_pusd=3, output_pusd=4)
+    priced, plain = Target(provider="p", price=own), Target(provider="q")
+    model = Model(name="gpt-4o", targets=(priced, plain), price=models)
+    assert price_of(model, priced, "gpt-4o") is own
+    assert price_of(model, plain, "gpt-4o") is models
 
 
 def test_known_models_cost_what_their_price_lists_say() -> None:
-    assert price_of(None, "gpt-4o-mini") == Price(
+    assert price_of(None, None, "gpt-4o-mini") == Price(
         input_pusd=150_000, output_pusd=600_000, cached_input_pusd=75_000
     )
-    assert price_of(None, "text-embedding-3-small") == Price(input_pusd=20_000, output_pusd=0)
-    assert price_of(None, "claude-haiku-4-5") == Price(
+    assert price_of(None, None, "text-embedding-3-small") == Price(input_pusd=20_000, output_pusd=0)
+    assert price_of(None, None, "claude-haiku-4-5") == Price(
         input_pusd=10**6, output_pusd=5 * 10**6, cached_input_pusd=10**5
     )
 
@@ -44,11 +52,11 @@ def test_known_models_cost_what_their_price_lists_say() -> None:
     ],
 )
 def test_a_dated_snapshot_costs_what_its_model_does(snapshot: str, model: str) -> None:
-    assert price_of(None, snapshot) == price_of(None, model) is not None
+    assert price_of(None, None, snapshot) == price_of(None, None, model) is not None
 
 
 def test_a_snapshot_with_a_price_of_its_own_keeps_it() -> None:
-    assert price_of(None, "gpt-4o-2024-05-13") == Price(input_pusd=5 * 10**6, output_pusd=15 * 10**6)
+    assert price_of(None, None, "gpt-4o-2024-05-13") == Price(input_pusd=5 * 10**6, output_pusd=15 * 10**6)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +69,12 @@ def test_a_snapshot_with_a_price_of_its_own_keeps_it() -> None:
     ],
 )  # fmt: skip
 def test_nothing_but_a_date_is_taken_off_and_an_unknown_price_is_unknown(name: str) -> None:
-    assert price_of(None, name) is None
+    assert price_of(None, None, name) is None
 
 
 def test_the_memory_of_names_that_clients_send_has_a_bound() -> None:
     for number in range(3000):
-        assert price_of(None, f"model-{number}") is None
+        assert price_of(None, None, f"model-{number}") is None
     assert prices._listed.cache_info().currsize <= 1024
 
 

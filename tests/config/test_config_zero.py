@@ -20,7 +20,7 @@ def test_without_any_provider_key_the_mock_answers_sk_demo() -> None:
     assert tree.tenants["demo"].keys[0].sha256 == sha256("sk-demo")
     assert (tree.server.host, tree.server.port) == ("127.0.0.1", 8080)
     assert (tree.server.admin.host, tree.server.admin.port) == ("127.0.0.1", 9090)
-    assert config.price_of(tree.models["mock"], "mock") is not None
+    assert config.price_of(tree.models["mock"], None, "mock") is not None
 
 
 @pytest.mark.parametrize("azure", [{}, {"AZURE_OPENAI_API_KEY": "k2"}])

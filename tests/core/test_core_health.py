@@ -579,6 +579,10 @@ def test_hedges_have_a_budget_of_their_own():
     assert taken(traffic, START_US, per_s=0) == 20
     assert [traffic.take_hedge(START_US, 0.05) for _ in range(7)] == [True] * 5 + [False] * 2
     assert not a_traffic().take_hedge(START_US, 0.05)
+    for _ in range(9):
+        traffic.give_hedge_back(START_US)
+    assert [traffic.take_hedge(START_US, 0.05) for _ in range(7)] == [True] * 5 + [False] * 2
+    traffic.give_hedge_back(START_US + 60 * SECOND_US)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), -1.0, float("-inf"), 0.0])

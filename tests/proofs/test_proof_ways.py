@@ -38,6 +38,38 @@ async def test_a_fallback_that_costs_more_cannot_overrun_the_budget(far, start_g
     assert 20_000 < spent_usd_micro <= 50_000
 
 
+async def test_each_target_is_charged_at_its_own_price(far, start_gateway):
+    """The same model at two sellers, and a third that names no price: its model's counts."""
+    sellers = {"dear": {"input": "40", "output": "40"}, "cheap": {"input": "4", "output": "4"}, "usual": None}
+    targets = [{"provider": name, **({"price": price} if price else {})} for name, price in sellers.items()]
+    config = one_tenant(
+        far,
+        {},
+        providers={name: up(far.port) for name in sellers},
+        models={
+            "mock": {
+                "strategy": "round_robin",
+                "targets": targets,
+                "price": {"input": "400", "output": "400"},
+            }
+        },
+    )
+    gateway = start_gateway(config)
+
+    async def once(caller):
+        return (await caller.ask(chat(), deadline_s=60.0)).status
+
+    assert await with_callers([gateway], 6, once) == [200] * 6
+    per_token = {
+        (
+            record["provider_used"],
+            record["cost_usd_micro"] / (record["input_tokens"] + record["output_tokens"]),
+        )
+        for record in records(gateway)
+    }
+    assert per_token == {("dear", 40), ("cheap", 4), ("usual", 400)}
+
+
 async def test_a_way_without_a_price_is_not_taken_under_a_budget(far, start_gateway):
     config = one_tenant(
         far,
