@@ -70,13 +70,13 @@ async def test_a_budget_by_tokens_is_spent_up_to_less_than_two_calls(far, start_
 
 
 async def spend_the_rest(gateways, body: bytes) -> None:
-    """Until nobody gets anything for longer than what others have reserved or leased can be out: 2 s."""
+    """Until nobody gets anything for longer than what others have reserved or leased can be out: 2 s, more on a busy machine."""
 
     async def some(caller):
         return [(await caller.ask(body)).status for _ in range(10)]
 
     last_s = time.monotonic()
-    while time.monotonic() < last_s + 2.5:
+    while time.monotonic() < last_s + 5:
         began_s = time.monotonic()
         if any(200 in statuses for statuses in await with_callers(gateways, 20, some)):
             last_s = began_s
