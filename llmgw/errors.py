@@ -173,11 +173,13 @@ class UpstreamError(GatewayError):
         stated_s: float | None = None,
         retry_after_s: float | None = None,
         is_too_large: bool = False,
+        is_dead_key: bool = False,
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status
         self.stated_s = stated_s
         self.is_too_large = is_too_large
+        self.is_dead_key = is_dead_key
         if cause is not None:
             self.cause = cause
 
@@ -185,7 +187,8 @@ class UpstreamError(GatewayError):
 class UpstreamBroken(UpstreamError):
     """`upstream_status`: what it answered, 0 if it did not; `stated_s`: the wait it asked for.
 
-    `is_too_large`: a 429 that speaks of this one request, which will never fit there.
+    `is_too_large`: a 429 that speaks of this one request, which will never fit there. `is_dead_key`: our key
+    is not known there, or its account is used up, whatever is asked for with it.
     """
 
 

@@ -18,15 +18,14 @@ from llmgw.config import Config, Retry
 from llmgw.errors import UpstreamError, UpstreamTimeout
 from llmgw.routing.causes import Cause, fallback_class
 from llmgw.routing.healths import to_us
-from llmgw.routing.retry import StepKind, next_step
+from llmgw.routing.retry import Step, StepKind, next_step
 
 # A 429 that does not say for how long.
 PAUSE_S: Final = 1.0
-# A key that the provider does not know: it may have been put in order, so it is tried now and then.
-UNKNOWN_KEY_S: Final = 10.0
+# A key that is not known, or has no funds: it may have been put in order, so it is tried now and then.
+DEAD_KEY_S: Final = 10.0
 # A target that stayed silent, while there are others.
 SILENT_S: Final = 5.0
-UNAUTHORIZED: Final = 401
 # Deadlines are looked at this often.
 LATE_S: Final = 0.1
 DEFAULT_RETRY: Final = Retry()
@@ -57,45 +56,50 @@ class Failover:
         attempt.end(IGNORED if is_excused else FAILED)
         ask.note(attempt.way.shown, str(failure.upstream_status or cause))
         rest_key(attempt, failure, now_us)
-        if cause in OF_KEY and self.has_another_key(ask, attempt, now_us):
-            ask.keys_tried = self.keys_tried(ask, attempt) + 1
-            ask.keys_bit = attempt.bit
-            ask.next_key = (attempt.key + 1) % attempt.way.upstream.key_count
-            return
-        ask.keys_tried = 0
-        ask.tries += 1
-        ask.tried |= attempt.bit
-        if cause in FINAL or failure.is_too_large:
-            ask.barred |= attempt.bit
+        if cause in OF_KEY:
+            ask.keys_bit, ask.next_key = attempt.bit, another_key(ask, attempt, now_us)
+            if ask.next_key >= 0:
+                return
+        leave(ask, attempt, failure)
         if is_throttle(failure):
             health.throttled(now_us)
         elif cause is Cause.TIMEOUT and not is_excused and ask.has_left():
             # The last one stays: whoever sends slow prompts must not close it to others.
             health.pause(-1, now_us + to_us(SILENT_S))
 
-    def has_another_key(self, ask: Ask, attempt: Attempt, now_us: int) -> bool:
-        """Whether the same target may be asked at once, with a key that was not refused."""
-        count = attempt.way.upstream.key_count
-        if self.keys_tried(ask, attempt) + 1 >= count:
-            return False
-        return attempt.way.health.maybe_key((attempt.key + 1) % count, now_us) not in {-1, attempt.key}
-
-    @staticmethod
-    def keys_tried(ask: Ask, attempt: Attempt) -> int:
-        """Of this target, in a row, before this attempt."""
-        return ask.keys_tried if ask.keys_bit == attempt.bit else 0
-
     async def go_on(self, call: Call, ask: Ask, failure: UpstreamError, deadline_s: float) -> None:
         """Begins the next attempt, after a wait where one is due, or raises UpstreamError."""
         cause, last = Cause(failure.cause), ask.attempt
         if call.is_upload_begun:
             raise failure
+        step = self.next_step(ask, failure, deadline_s)
+        is_free = cause.is_of_request  # it cost nobody any work
+        if not is_free and self.has_more(ask, step.kind, cause) and not self.is_in_budget(last):
+            raise failure
+        has_begun = False
+        if step.kind is StepKind.KEY:
+            has_begun = await self.begin(call, ask, last.bit, deadline_s)
+            if not has_begun:
+                leave(ask, last, failure)
+                step = self.next_step(ask, failure, deadline_s)
+        if step.kind is StepKind.OTHER:
+            has_begun = await self.begin(call, ask, ask.left(), deadline_s)
+        elif step.kind is StepKind.SAME:
+            await rest(call, step.after_s)
+            has_begun = await self.begin(call, ask, ask.left(again=True), deadline_s)
+        if not has_begun and monotonic() < deadline_s:
+            has_begun = await self.fall_back(call, ask, cause, deadline_s)
+        if not has_begun:
+            raise self.last_word(ask, failure, cause)
+
+    def next_step(self, ask: Ask, failure: UpstreamError, deadline_s: float) -> Step:
         model = ask.permit.plan.model
         retry = model.retry if model is not None else DEFAULT_RETRY
-        step = next_step(
-            cause,
+        return next_step(
+            Cause(failure.cause),
             attempts=ask.tries,
             max_attempts=retry.max_attempts,
+            has_key=ask.next_key >= 0 and ask.keys_bit == ask.attempt.bit,
             has_untried=ask.has_left(),
             can_repeat=ask.can_repeat(),
             stated_s=failure.stated_s,
@@ -104,28 +108,22 @@ class Failover:
             max_s=retry.max_delay_s,
             random01=random(),
         )
-        is_free = cause.is_of_request  # it cost nobody any work
-        if not is_free and self.has_more(ask, step.kind, cause) and not self.is_in_budget(last):
-            raise failure
-        has_begun = False
-        if step.kind is StepKind.OTHER:
-            has_begun = self.begin(call, ask)
-        elif step.kind is StepKind.SAME:
-            await rest(call, step.after_s)
-            has_begun = self.begin(call, ask, again=True)
-        if not has_begun and ask.lacking is not None and step.kind is not StepKind.FALLBACK:
-            has_begun = await self.begin_on_lease(call, ask, deadline_s)
-        if not has_begun and monotonic() < deadline_s:
-            has_begun = self.fall_back(call, ask, cause)
-        if not has_begun:
-            raise self.last_word(ask, failure, cause)
 
-    def begin(self, call: Call, ask: Ask, *, again: bool = False) -> bool:
-        """Whether a target is available that has room. What the last one was sent stays counted there."""
+    async def begin(self, call: Call, ask: Ask, bits: int, deadline_s: float) -> bool:
+        """Whether one of these ways is available and has room, if only once its limits' leases have come."""
+        if self.begin_nowait(call, ask, bits):
+            return True
+        if self.leases is None or ask.lacking is None:
+            return False
+        within_s = max(min(self.leases.wait_max_s, deadline_s - monotonic()), 0.0)
+        await self.leases.wait(ask.lacking, ask.amounts(ask.lacking), within_s)
+        return self.begin_nowait(call, ask, bits)
+
+    def begin_nowait(self, call: Call, ask: Ask, bits: int) -> bool:
+        """The same, at once. What the last one was sent stays counted there."""
         last = ask.attempt
-        billed_tokens = ask.input_tokens if last.may_be_billed else 0
         try:
-            has_begun = ask.switch(call.hold, self.limiter, billed_tokens, again) is None
+            has_begun = ask.switch(call.hold, self.limiter, ask.billed_tokens(last), bits) is None
         except OverflowError:
             return False
         self.resources.want(ask, ask.lacking)
@@ -133,15 +131,7 @@ class Failover:
             call.fallback_used = True
         return has_begun
 
-    async def begin_on_lease(self, call: Call, ask: Ask, deadline_s: float) -> bool:
-        """Only the machine's share of a fleet's limit was short: fetches more of it."""
-        if self.leases is None or ask.lacking is None:
-            return False
-        within_s = max(min(self.leases.wait_max_s, deadline_s - monotonic()), 0.0)
-        await self.leases.wait(ask.lacking, ask.amounts(ask.lacking), within_s)
-        return self.begin(call, ask)
-
-    def fall_back(self, call: Call, ask: Ask, cause: Cause) -> bool:
+    async def fall_back(self, call: Call, ask: Ask, cause: Cause, deadline_s: float) -> bool:
         """To the models that stand for this cause, in order; once there, only on to the next of them."""
         if ask.further is None:
             ask.further = ask.permit.fallbacks.get(fallback_class(cause), ())
@@ -149,7 +139,7 @@ class Failover:
             permit, *further = ask.further
             ask.further = tuple(further)
             ask.fall_back(permit)
-            if self.begin(call, ask):
+            if await self.begin(call, ask, ask.left(), deadline_s):
                 return True
         return False
 
@@ -171,6 +161,28 @@ class Failover:
         return nobody_there(max(failure.stated_s or PAUSE_S, wait_us / 1e6))
 
 
+def leave(ask: Ask, attempt: Attempt, failure: UpstreamError) -> None:
+    """The request has asked that target, and asks it again only after a wait, if at all."""
+    ask.next_key = -1
+    ask.tries += 1
+    ask.tried |= attempt.bit
+    if failure.cause in FINAL or failure.is_too_large:
+        ask.barred |= attempt.bit
+
+
+def another_key(ask: Ask, attempt: Attempt, now_us: int) -> int:
+    """Of the same target, one that this request was not refused with and that does not rest; -1: none."""
+    ask.refused_keys = ask.refused_keys or {}
+    refused = ask.refused_keys.get(attempt.bit, 0) | 1 << attempt.key
+    ask.refused_keys[attempt.bit] = refused
+    count: int = attempt.way.upstream.key_count
+    for step in range(1, count):
+        key = (attempt.key + step) % count
+        if not refused >> key & 1 and attempt.way.health.maybe_key(key, now_us) == key:
+            return key
+    return -1
+
+
 def is_blameless(failure: UpstreamError) -> bool:
     """It says nothing against the target."""
     return failure.cause in BLAMELESS or failure.upstream_status in PASSING
@@ -185,8 +197,8 @@ def rest_key(attempt: Attempt, failure: UpstreamError, now_us: int) -> None:
     """The key that was refused, for all requests, where that is more than this one's matter."""
     if is_throttle(failure):
         attempt.way.health.pause(attempt.key, now_us + to_us(failure.stated_s or PAUSE_S))
-    elif failure.upstream_status == UNAUTHORIZED:
-        attempt.way.health.pause(attempt.key, now_us + to_us(UNKNOWN_KEY_S))
+    elif failure.is_dead_key:
+        attempt.way.health.pause(attempt.key, now_us + to_us(DEAD_KEY_S))
 
 
 def is_out_of_time(call: Call, ask: Ask, failure: UpstreamError) -> bool:

@@ -241,9 +241,10 @@ class Gateway:
         upstream = way.upstream
         attempt.set_out(call)
         if upstream.key_count > 1:
-            is_next = ask.keys_tried and ask.keys_bit == attempt.bit and attempt.hold is None
-            first = ask.next_key if is_next else upstream.next_key()
-            attempt.key = max(way.health.maybe_key(first, self.board.now_us()), 0)
+            if ask.next_key >= 0 and ask.keys_bit == attempt.bit and attempt.hold is None:
+                attempt.key, ask.next_key = ask.next_key, -1
+            else:
+                attempt.key = max(way.health.maybe_key(upstream.next_key(), self.board.now_us()), 0)
         self.books.sent(call, attempt, ask)
         try:
             connection = await upstream.ask(call, facts, attempt, deadline_s)
@@ -280,7 +281,7 @@ class Gateway:
         if call.hold is not None and call.hold.is_open:
             # What the last one was sent stays counted there; the caller is charged nothing.
             self.books.passed_over(call, ask.attempt, ask, unanswered_usage(call, facts, ask.attempt))
-            self.limiter.switch(call.hold, (), self.limiter.now_us(), sent_tokens(ask))
+            self.limiter.switch(call.hold, (), self.limiter.now_us(), ask.billed_tokens(ask.attempt))
             self.books.settle(call, ask, facts, None)
         out.answer(call.status, degraded.head(call, ask), body)
         return True
@@ -376,11 +377,6 @@ def models_body(names: list[str]) -> bytes:
 
 def model_entry(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "llmgw"}
-
-
-def sent_tokens(ask: Ask) -> int:
-    """What the last attempt's provider may count of it, though it failed."""
-    return ask.input_tokens if ask.attempt.may_be_billed else 0
 
 
 def bound(ask: Ask, call: Call) -> None:

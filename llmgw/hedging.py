@@ -83,11 +83,11 @@ class Hedging:
         if race.winner is second:
             self.lose(call, ask, first, usage_of)
             call.fallback_used = call.fallback_used or first.outcome != "cancelled"
-            self.books.take_over(call, second, ask, ask.input_tokens if first.may_be_billed else 0)
+            self.books.take_over(call, second, ask, ask.billed_tokens(first))
             ask.follow(second)
         else:
             self.lose(call, ask, second, usage_of)
-            self.books.give_up(second, ask.input_tokens if second.may_be_billed else 0)
+            self.books.give_up(second, ask.billed_tokens(second))
         call.provider_used, call.model_used = ask.attempt.way.upstream.name, ask.attempt.way.model
 
     def lose(self, call: Call, ask: Ask, loser: Attempt, usage_of: UsageOf) -> None:

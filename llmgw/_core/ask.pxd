@@ -123,20 +123,22 @@ cdef class Ask:
     cdef public double max_wait_s       # how long it may wait
     cdef public unsigned long long tried, barred
     cdef public int tries               # attempts at the permit's own ways
-    cdef public int keys_tried          # of the way that was asked last, one after the other
-    cdef public int next_key            # after those
-    cdef public unsigned long long keys_bit     # of that way
+    cdef public dict refused_keys       # {bit of a way: bits of its keys that this request was refused with}, or None
+    cdef public unsigned long long keys_bit     # the way that may be asked at once with another key,
+    cdef public int next_key            # and that key; -1: none
     cdef public tuple further           # permits of other models that it may still fall back to; None: not yet known
     cdef public double deadline_s       # monotonic: when its caller gives up; infinite where it did not say
     cdef readonly list trail            # [(shown, word)], of what was passed over or failed
-    cdef readonly tuple lacking         # gauges of a way that was passed over, whose lease was short; else None
+    cdef readonly tuple lacking         # gauges of a way that the last choice passed over, as its lease was short; else None
     cdef unsigned long long _bits       # the ways of this request
+    cdef Permit _home                   # of the model that was asked for,
+    cdef unsigned long long _home_bits  # and its ways
     cdef bint _must_price
     cdef unsigned long long _refused    # of the last decision, by their limits
 
     cpdef decide(self, limiter, long long now_us, bint is_waiter)
     cdef int _note_passed(self, int chosen, long long health_us) except -1
-    cdef unsigned long long _left(self, bint again) noexcept
+    cpdef unsigned long long left(self, bint again=*) noexcept
     cpdef double until_s(self, Call call) except? -1
     cpdef admit_nowait(self, Call call, limiter)
     cpdef int abandon(self) except -1

@@ -398,7 +398,9 @@ cdef class Ask:
     def __init__(self, Permit permit not None, tuple caller not None, bint is_batch):
         self.permit, self.caller, self.is_batch, self.tags = permit, caller, is_batch, ()
         self.deadline_s = INFINITY
-        self._bits = permit._drawn()
+        self.next_key = -1
+        self._home = permit
+        self._bits = self._home_bits = permit._drawn()
 
     cpdef double until_s(self, Call call) except? -1:
         """When its time is over, on the monotonic clock: waiting at limits does not count."""
@@ -419,6 +421,10 @@ cdef class Ask:
         each = (1, self.tokens, self.usd_micro, 1)      # by unit
         return [each[gauge.unit] for gauge in gauges]
 
+    def billed_tokens(self, Attempt attempt not None):
+        """What its provider may count of an attempt that failed or lost."""
+        return self.input_tokens if attempt.may_be_billed else 0
+
     def note(self, str shown not None, str word not None):
         """For `x-llmgw-route` and explanations."""
         if self.trail is None:
@@ -436,7 +442,7 @@ cdef class Ask:
         cdef long long health_us = health_now_us()
         cdef int number
         cdef Way way
-        refusal = None
+        refusal = self.lacking = None
         self._refused = 0
         while True:
             number = self.permit._pick(bits, health_us, self)
@@ -502,31 +508,31 @@ cdef class Ask:
         call.limit_lines = (<Hold>answer).lines()
         return None
 
-    cdef unsigned long long _left(self, bint again) noexcept:
+    cpdef unsigned long long left(self, bint again=False) noexcept:
+        """Ways that were not tried yet, or, `again`, that were and may be asked again: a bit for each."""
         return self._bits & ~self.barred & (self.tried if again else ~self.tried)
 
     def has_left(self, bint again=False):
         """Whether a way is available that was not tried yet, or, `again`, one that was."""
-        return self.permit._wait_us(self._left(again), health_now_us()) == 0
+        return self.permit._wait_us(self.left(again), health_now_us()) == 0
 
     def can_repeat(self):
         """Whether there is a way that was tried and may be asked again, now or later."""
-        return self._left(True) != 0
+        return self.left(True) != 0
 
     def wait_us(self, bint again=False):
         """Until the first such way may be available; -1: there is none."""
-        return self.permit._wait_us(self._left(again), health_now_us())
+        return self.permit._wait_us(self.left(again), health_now_us())
 
-    def switch(self, Hold hold not None, limiter, long long billed_tokens, bint again=False):
-        """To another way, with the limits it has: None, and an attempt has begun; else a Refusal, or Away.
+    def switch(self, Hold hold not None, limiter, long long billed_tokens, unsigned long long bits):
+        """To the best of those ways, with the limits it has: None, and an attempt has begun; else a Refusal, or Away.
 
         What the last one was sent stays counted there.
         """
-        cdef unsigned long long bits = self._left(again)
         cdef long long health_us = health_now_us()
         cdef int number
         cdef Way way
-        refusal = None
+        refusal = self.lacking = None
         while True:
             number = self.permit._pick(bits, health_us, self)
             if number < 0:
@@ -546,7 +552,7 @@ cdef class Ask:
 
     def beside(self, limiter):
         """Another way at the same time, with a hold of its own: its Attempt; None where none has room."""
-        cdef unsigned long long bits = self._left(False) & ~self.attempt.bit
+        cdef unsigned long long bits = self.left(False) & ~self.attempt.bit
         cdef long long health_us = health_now_us()
         cdef int number
         cdef Way way
@@ -571,11 +577,12 @@ cdef class Ask:
         self.attempt = attempt
 
     def fall_back(self, Permit permit not None):
-        """To another model: its ways are as good as new."""
+        """To another model: its ways are as good as new. Back at its own, a request has the canary that it had."""
+        cdef unsigned long long drawn = self._home_bits if permit is self._home else permit._drawn()
         self.permit = permit
-        self._bits = permit._drawn() & (permit._priced if self._must_price else permit._bits)
-        self.tried = self.barred = self._refused = 0
-        self.tries = 0
+        self._bits = drawn & (permit._priced if self._must_price else permit._bits)
+        self.tried = self.barred = self._refused = self.keys_bit = 0
+        self.tries, self.next_key, self.refused_keys = 0, -1, None
 
     def verdicts(self):
         """[(way, word)] of the ways that the last decision passed over, for explanations."""

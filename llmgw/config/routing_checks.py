@@ -202,7 +202,7 @@ def note_equal_prices(config: Config, problems: Problems) -> None:
 
 def _unpriced(name: str, model: Model) -> list[str]:
     """What a target of a glob serves is known once it is asked for."""
-    upstream = {target.model or name: target for target in model.targets}
+    upstream = {(target.model or name, target) for target in model.targets}
     return sorted(
-        each for each, target in upstream.items() if not is_glob(each) and not price_of(model, target, each)
+        {each for each, target in upstream if not is_glob(each) and not price_of(model, target, each)}
     )

@@ -152,9 +152,9 @@ def is_policy(said: Said) -> bool:
     return not said.codes.isdisjoint(POLICY_CODES) or begins_as(said, POLICY_SENTENCES)
 
 
-def is_out_of_funds(status: int, body: bytes) -> bool:
-    """A key whose account is used up: no wait of the usual length helps it."""
-    return status == 402 or (400 <= status < 500 and not said_in(body).codes.isdisjoint(FUNDS_CODES))
+def is_of_dead_key(status: int, body: bytes) -> bool:
+    """The key is unknown, or its account used up. Not any 402: some mean that the one request is too dear."""
+    return status == 401 or (400 <= status < 500 and not said_in(body).codes.isdisjoint(AUTH_CODES))
 
 
 def is_too_large(status: int, body: bytes) -> bool:

@@ -23,6 +23,7 @@ DOUBLINGS_MAX = 32
 
 
 class StepKind(Enum):
+    KEY = "key"  # the same target with another key, at once
     OTHER = "other"  # a target of the model that was not tried, at once
     SAME = "same"  # a target that was tried, after a delay
     FALLBACK = "fallback"  # the model's targets are used up: another model, or the end
@@ -51,6 +52,7 @@ def next_step(
     *,
     attempts: int,
     max_attempts: int,
+    has_key: bool = False,
     has_untried: bool,
     can_repeat: bool,
     stated_s: float | None,
@@ -59,12 +61,15 @@ def next_step(
     max_s: float,
     random01: float,
 ) -> Step:
-    """`can_repeat`: a target that was tried may answer this request yet (it was not silent).
+    """`has_key`: the target that failed may take another of our keys; `can_repeat`: a target that was tried
+    may answer this request yet (it was not silent).
 
     `stated_s` is what that target said to wait, `left_s` what is left of the request's deadline.
     """
     if cause.is_of_request or attempts >= max_attempts or left_s <= LEFT_MIN_S:
         return Step(StepKind.FALLBACK)
+    if has_key:
+        return Step(StepKind.KEY)
     if has_untried:
         return Step(StepKind.OTHER)
     after_s = delay_s(attempts, base_s, max_s, random01, stated_s)

@@ -15,7 +15,7 @@ from llmgw._wire.upstream import Connection
 from llmgw._wire.usage import Usage, estimated_usage, reported_usage
 from llmgw.dialects import OTHER
 from llmgw.errors import UpstreamBroken
-from llmgw.routing.causes import Cause, cause_of_status, is_out_of_funds, is_too_large
+from llmgw.routing.causes import Cause, cause_of_status, is_of_dead_key, is_too_large
 from llmgw.routing.hints import hints_of, stated_wait_s
 from llmgw.upstream.provider import Upstream
 
@@ -89,7 +89,8 @@ def judge_status(connection: Connection, attempt: Attempt, served_elsewhere: Con
     if cause is None or (cause.is_of_request and cause not in served_elsewhere):
         return
     attempt.may_be_billed = False
-    if is_out_of_funds(status, body):
+    is_dead_key = is_of_dead_key(status, body)
+    if is_dead_key and cause is Cause.RATE_LIMIT:
         cause = Cause.AUTH  # no wait helps
     stated_s = None
     if status in SAY_WHEN:
@@ -101,6 +102,7 @@ def judge_status(connection: Connection, attempt: Attempt, served_elsewhere: Con
         cause=cause,
         stated_s=stated_s,
         is_too_large=is_too_large(status, body),
+        is_dead_key=is_dead_key and cause is Cause.AUTH,
     )
 
 

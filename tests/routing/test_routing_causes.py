@@ -15,7 +15,7 @@ from llmgw.routing.causes import (
     Cause,
     cause_of_status,
     fallback_class,
-    is_out_of_funds,
+    is_of_dead_key,
 )
 
 REFUSALS = (400, 413, 422)
@@ -171,10 +171,10 @@ def test_a_refusal_of_our_key_or_account_is_not_the_clients() -> None:
 def test_an_account_without_funds_is_told_from_a_limit_that_passes() -> None:
     spent = error("You exceeded your current quota", type="insufficient_quota", code="insufficient_quota")
     assert cause_of_status(429, spent) is Cause.RATE_LIMIT
-    assert is_out_of_funds(429, spent)
-    assert is_out_of_funds(402, b"")
-    assert not is_out_of_funds(429, error("insufficient_quota", type="requests", code="rate_limit_exceeded"))
-    assert not is_out_of_funds(503, spent)
+    assert is_of_dead_key(429, spent)
+    assert is_of_dead_key(401, b"") and not is_of_dead_key(402, b"")
+    assert not is_of_dead_key(429, error("insufficient_quota", type="requests", code="rate_limit_exceeded"))
+    assert not is_of_dead_key(503, spent)
 
 
 def test_every_cause_has_a_word_in_the_configuration() -> None:
@@ -207,7 +207,7 @@ JSON = st.recursive(
 @given(status=st.integers(-1, 1000), body=st.binary(max_size=200) | JSON.map(orjson.dumps))
 def test_any_body_has_a_cause_that_its_status_allows(status: int, body: bytes) -> None:
     cause = cause_of_status(status, body)
-    assert is_out_of_funds(status, body) in {True, False}
+    assert is_of_dead_key(status, body) in {True, False}
     if status == 429 or status >= 500:
         assert cause in {Cause.RATE_LIMIT, Cause.SERVER_ERROR}
     if cause is Cause.CONTEXT_LENGTH:
