@@ -33,6 +33,7 @@ from llmgw.metrics import Metrics
 from llmgw.routing import Catalog, Plan
 from llmgw.routing.affinity import affinity
 from llmgw.routing.catalog import shown_model
+from llmgw.routing.causes import PAUSES, class_of_absence
 from llmgw.store.leases import Leases
 from llmgw.upstream import Upstream
 from llmgw.waiting import WaitingRoom
@@ -45,7 +46,6 @@ LEASE_TRIES: Final = 3
 STEP_S: Final = 0.01
 # Of a wait, at most, on top of it: those who wait for the same target come back one by one.
 SPREAD: Final = 0.5
-PAUSES: Final = frozenset({"cooling", "paced"})
 
 
 @dataclass(slots=True)
@@ -284,9 +284,11 @@ class Admission:
     def elsewhere(self, call: Call, ask: Ask, answer: Refusal | Away) -> Hold | Refusal | Away:
         """At another model, where nobody has room for the one asked for; else the answer as it was."""
         asked = ask.permit
-        words = {word for _, word in ask.verdicts()}
-        cause = "rate_limit" if isinstance(answer, Refusal) or words & PAUSES else "server_error"
-        for way, word in ask.verdicts():
+        away = ask.verdicts()
+        cause = "rate_limit"
+        if isinstance(answer, Away):
+            cause = class_of_absence([(way.health.blamed, word) for way, word in away])
+        for way, word in away:
             ask.note(way.shown, word)
         others = asked.fallbacks.get(cause, ())
         for index, permit in enumerate(others):

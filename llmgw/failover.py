@@ -16,7 +16,7 @@ from llmgw._wire.call import Call
 from llmgw.admission import Resources, nobody_there, rest
 from llmgw.config import Config, Retry
 from llmgw.errors import UpstreamError, UpstreamTimeout
-from llmgw.routing.causes import Cause, fallback_class
+from llmgw.routing.causes import Cause, fallback_class, number_of
 from llmgw.routing.healths import to_us
 from llmgw.routing.retry import Step, StepKind, next_step
 
@@ -55,15 +55,17 @@ class Failover:
         is_excused = is_blameless(failure) or is_out_of_time(call, ask, failure)
         attempt.end(IGNORED if is_excused else FAILED)
         ask.note(attempt.way.shown, str(failure.upstream_status or cause))
-        rest_key(attempt, failure, now_us)
         if cause in OF_KEY:
             ask.keys_bit, ask.next_key = attempt.bit, another_key(ask, attempt, now_us)
             if ask.next_key >= 0:
+                rest_key(attempt, failure, now_us)
                 return
         leave(ask, attempt, failure)
+        health.blame(number_of(fallback_class(cause)))
         if is_throttle(failure):
             health.throttled(now_us)
-        elif cause is Cause.TIMEOUT and not is_excused and ask.has_left():
+        rest_key(attempt, failure, now_us)
+        if cause is Cause.TIMEOUT and not is_excused and ask.has_left():
             # The last one stays: whoever sends slow prompts must not close it to others.
             health.pause(-1, now_us + to_us(SILENT_S))
 

@@ -216,7 +216,7 @@ class Gateway:
                     reply = await self.attempt(call, facts, ask, attempt, deadline_s)
                 else:
                     reply = await self.hedged(call, facts, ask, deadline_s)
-                if ask.trail is not None:
+                if ask.trail is not None or reply.connection.status >= 400:
                     call.trail = trail_of(ask, reply)
                 return reply
             except UpstreamError as error:

@@ -3,8 +3,9 @@
     first only ── after ──> both ── the first good answer ──> one
                               └──── one fails ──> the other alone ── fails, too ──> failover
 
-The first answer that may go to the client wins, and the other attempt is cancelled in the very call
-that brought it: its connection ends there and then. Both are in the ledger; the client pays for the
+The first good answer wins, and the other attempt is cancelled in the very call that brought it: its
+connection ends there and then. One that calls the request wrong (a 404 of a misnamed deployment) is kept,
+and goes to the client where the other brings nothing better. Both are in the ledger; the client pays for the
 winner. Each runs in a Serving of its own, so that either can be ended alone.
 
 What a target that was outpaced had not said by then is told its health as if it came now: it took at
@@ -18,7 +19,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from functools import lru_cache, partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from llmgw._core.ask import Ask, Attempt, Books
 from llmgw._core.health import IGNORED, Board
@@ -33,6 +34,7 @@ from llmgw.upstream import Reply
 
 Begin = Callable[[Attempt], Coroutine[Any, Any, Reply]]
 UsageOf = Callable[[Attempt], Usage | None]
+CLIENT_ERROR: Final = 400
 
 
 class Hedging:
@@ -109,6 +111,7 @@ class Race:
         self.second: Attempt | None = None
         self.winner: Attempt | None = None
         self.reply: Reply | None = None
+        self.spare: tuple[Attempt, Reply] | None = None
         self.failure: BaseException | None = None
         self.running: dict[Attempt, Serving] = {}
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -136,22 +139,33 @@ class Race:
         serving.start()
 
     async def ask(self, attempt: Attempt) -> None:
-        self.reply = await self.begin(attempt)
-        self.winner = attempt
+        reply = await self.begin(attempt)
+        if reply.connection.status >= CLIENT_ERROR and len(self.running) > 1:
+            attempt.may_be_billed = False
+            self.spare = attempt, reply
+        else:
+            self.winner, self.reply = attempt, reply
 
     def on_done(self, attempt: Attempt, failure: BaseException | None) -> None:
         del self.running[attempt]
         if self.over.done():
             return  # it lost, or its caller left
         self.failure = failure
-        if isinstance(failure, UpstreamError) and self.running:
+        is_good = self.reply is not None
+        if not is_good and self.running and (failure is None or isinstance(failure, UpstreamError)):
             return  # the other one may do better
+        if self.spare is not None and isinstance(failure, UpstreamError):
+            (self.winner, self.reply), self.spare = self.spare, None
         self.over.set_result(None)
         self.end_others()
 
     def end_others(self) -> None:
         for serving in list(self.running.values()):
             serving.cancel()
+        if self.spare is not None:
+            _, reply = self.spare
+            reply.upstream.release(reply.connection)
+            self.spare = None
 
     def call_off(self) -> None:
         """The caller left; an answer that came in the same turn of the loop is nobody's."""

@@ -188,9 +188,9 @@ class Mirrors:
             copy.status = failure.upstream_status or 0
             now_us = self.board.now_us()
             attempt.end(IGNORED if is_blameless(failure) else FAILED)
-            rest_key(attempt, failure, now_us)
             if is_throttle(failure):
                 health.throttled(now_us)
+            rest_key(attempt, failure, now_us)
             return failure.outcome
         if failure is not None:
             attempt.end(IGNORED)

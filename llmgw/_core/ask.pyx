@@ -367,8 +367,8 @@ cdef class Attempt:
         call.ttft_ms = (answered_s - call.started_s) * 1e3
         if self.outcome == "ok":
             self.way.health.first_byte(<long long>((answered_s - self.began_s) * 1e6), now_us)
-            if self.way.health.row.state == STATE_HALF_OPEN:
-                # A probe's answer began: a stream may take minutes to say more.
+            if self.way.health.row.state == STATE_HALF_OPEN and not self.way.health.limits.slow_us:
+                # A probe's answer began: a stream may take minutes to say more. Where slow ones count, its end says.
                 self._is_counted = True
                 self.way.health.checked(True, now_us, now_us - self._begun_us)
         if not self.way.is_paced or now_us - self.way.told_us < TOLD_EVERY_US:

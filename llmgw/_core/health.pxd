@@ -60,7 +60,7 @@ cdef struct TargetRow:
     int32_t begun_before            # and in the one before
     int64_t throttles               # 429s
     int64_t cut_us                  # when the pace was last cut
-    double growth_per_s             # of the pace, each second
+    double cut_per_s                # the pace just after that
     int64_t needed_us               # when the pace last was near what is asked for
     int32_t samples                 # of time to first token, counted up to MEAN_SAMPLES
     uint32_t weight                 # the sum of `bins`
@@ -70,6 +70,7 @@ cdef struct TargetRow:
     int64_t begun_since             # attempts, after that
     int32_t begun_in[BUCKETS]       # attempts that began in each; `begun` of the pace is another count
     int64_t begun_us                # the latest attempt's begin
+    int32_t blamed                  # why it last failed, in whatever numbers its users have; 0: unknown
     int32_t slots[SLOTS_MAX]        # attempts in flight, of each worker
 
 
@@ -142,6 +143,7 @@ cdef class Health:
     cpdef void end(self, int outcome, int64_t now_us, int64_t duration_us=*) except *
     cpdef void pause(self, int key, int64_t until_us) except *
     cpdef void throttled(self, int64_t now_us) except *
+    cpdef void blame(self, int cause) noexcept
     cpdef void told(self, int key, int64_t remaining_requests, int64_t reset_requests_us, int64_t remaining_tokens,
                     int64_t reset_tokens_us, int64_t now_us) except *
     cpdef int64_t quantile_us(self, double share) noexcept

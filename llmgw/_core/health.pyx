@@ -30,8 +30,10 @@ ever lengthens a rest, and a `remaining` above 0 ends none. Nothing a provider s
 than 10 minutes.
 
 The pace. A 429 cuts the rate of attempts to 0.7 of what was sent lately (at most once a second: what is in
-flight tells of the same excess; and not below 5/s, where the key's rest says enough), from where it grows by 3 % of that a second while no other comes. It is
-forgotten after 30 s in which less than half of it was asked for.
+flight tells of the same excess; and not below 5/s, where the key's rest says enough). From there it grows, slowly
+up to where it was, in some 13 s, and ever faster beyond: tenfold in 50 s. It is forgotten after 30 s in which less
+than half of it was asked for. What was sent says nothing right behind a rest, when there was little of it, and a
+429 to the first ones behind one says that the rest was too short, not that they were too many: it cuts nothing.
 
 Times are microseconds of CLOCK_MONOTONIC. A clock that goes back moves nothing.
 """
@@ -116,8 +118,8 @@ cdef double CUT = 0.7
 cdef double PACE_MIN_PER_S = 0.5
 cdef double QUIET_PER_S = 5             # below that no pace begins
 cdef double PACE_MAX_PER_S = 1e6
-cdef double GROWTH = 0.03                   # of the pace after the cut, a second: back in some 15 s
-cdef double GROWTH_MIN_PER_S = 0.05
+cdef double GROWTH = 0.03                   # of the pace after the cut, a second
+cdef double FASTER_S = 25                   # and once more of it in this time, with the cube of the time
 cdef double BURST_S = 0.1                   # what a pace saves up for
 
 assert <int>ROBUST_BYTES <= <int>LOCK_BYTES
@@ -523,15 +525,23 @@ cdef class Health:
         self._board.unlock()
 
     cpdef void throttled(self, int64_t now_us) except *:
-        """The provider answered 429."""
+        """The provider answered 429. To be told before the rest that it asked for."""
         cdef TargetRow* row = self.row
         self._board.lock()
         row.seen_us = max(row.seen_us, now_us)
         if row.throttles == 0 or now_us - row.cut_us >= CUT_EVERY_US:
             if self.limits.is_paced:
-                cut_pace(row, now_us)
+                cut_pace(row, &self.limits, now_us)
         row.throttles += 1
         self._board.unlock()
+
+    cpdef void blame(self, int cause) noexcept:
+        """Why it last failed."""
+        self.row.blamed = cause
+
+    @property
+    def blamed(self):
+        return self.row.blamed
 
     cpdef void told(self, int key, int64_t remaining_requests, int64_t reset_requests_us, int64_t remaining_tokens,
                     int64_t reset_tokens_us, int64_t now_us) except *:
@@ -547,6 +557,7 @@ cdef class Health:
         if remaining_tokens == 0:
             until_us = max(until_us, reset_tokens_us if reset_tokens_us >= 0 else now_us + UNTOLD_US)
         if until_us > now_us:
+            self.row.blamed = 0
             self.pause(key, min(until_us, now_us + PAUSE_MAX_US))
 
 
@@ -687,9 +698,11 @@ cdef inline double rate_of(const TargetRow* row, int64_t now_us) noexcept nogil:
 
 
 cdef inline double pace_of(const TargetRow* row, int64_t now_us) noexcept nogil:
+    cdef double since_s = max(now_us - row.cut_us, 0) * 1e-6
+    cdef double far = since_s / FASTER_S
     if row.pace_per_s <= 0 or now_us - row.needed_us >= FORGET_US:
         return 0.0
-    return min(row.pace_per_s + row.growth_per_s * max(now_us - row.filled_us, 0) * 1e-6, PACE_MAX_PER_S)
+    return min(row.cut_per_s * (1 + GROWTH * since_s + far * far * far), PACE_MAX_PER_S)
 
 
 cdef inline void take_pace(TargetRow* row, int64_t now_us) noexcept nogil:
@@ -706,18 +719,26 @@ cdef inline void take_pace(TargetRow* row, int64_t now_us) noexcept nogil:
         row.needed_us = now_us
 
 
-cdef inline void cut_pace(TargetRow* row, int64_t now_us) noexcept nogil:
+cdef inline void cut_pace(TargetRow* row, const Thresholds* limits, int64_t now_us) noexcept nogil:
     cdef double pace_per_s = pace_of(row, now_us)
     cdef double sent_per_s = rate_of(row, now_us)
-    if pace_per_s <= 0 and sent_per_s < QUIET_PER_S:
-        return                          # the pause says enough: a pace of so few would only refuse the next burst
-    if pace_per_s <= 0 or sent_per_s < pace_per_s:
+    if pace_per_s <= 0:
+        if sent_per_s < QUIET_PER_S:
+            return                      # the pause says enough: a pace of so few would only refuse the next burst
         pace_per_s = sent_per_s
-    pace_per_s = max(CUT * pace_per_s, PACE_MIN_PER_S)
-    row.growth_per_s = max(GROWTH * pace_per_s, GROWTH_MIN_PER_S)
+    elif has_rested(row, limits, now_us):
+        if sent_per_s < pace_per_s / 2:
+            return
+    else:
+        pace_per_s = min(pace_per_s, sent_per_s)
+    row.pace_per_s = row.cut_per_s = max(CUT * pace_per_s, PACE_MIN_PER_S)
     row.cut_us = row.needed_us = row.filled_us = now_us
     row.tokens = 0
-    row.pace_per_s = pace_per_s
+
+
+cdef inline bint has_rested(const TargetRow* row, const Thresholds* limits, int64_t now_us) noexcept nogil:
+    """Within the last second, or since: all of its keys."""
+    return keys_wait_us(row, limits, now_us - SECOND_US) > 0
 
 
 # -- time to first token, under the lock

@@ -25,7 +25,9 @@ from llmgw.gateway import Gateway, read
 from llmgw.limits.refusal import refused
 from llmgw.routing import Plan
 from llmgw.routing.catalog import Stage, shown_model
+from llmgw.routing.causes import PAUSES, class_of_absence
 
+AWAY = PAUSES | {"open"}
 MICRO_PER_MILLION = 1_000_000  # pico-USD a token is micro-USD a million tokens
 
 
@@ -40,6 +42,7 @@ class Seen(NamedTuple):
     refusal: Refusal | None
     wait_us: int  # until it is available; -1: never
     is_callers: bool  # the refusal is of a limit that holds whichever way it goes
+    blamed: int  # the class of its last failure
 
 
 class Outcome(NamedTuple):
@@ -86,10 +89,9 @@ def elsewhere(
     looker: Looker, outcome: Outcome, fallbacks: dict[str, tuple[Permit, ...]], shown: dict[str, object]
 ) -> None:
     """The models that would be asked in its place, up to the first that has room."""
-    is_full = isinstance(outcome.answer, Refusal) or any(
-        seen.word in {"cooling", "paced"} for seen in outcome.seen
-    )
-    cause = "rate_limit" if is_full else "server_error"
+    cause = "rate_limit"
+    if isinstance(outcome.answer, Away):
+        cause = class_of_absence([(seen.blamed, seen.word) for seen in outcome.seen if seen.word in AWAY])
     looked: list[dict[str, object]] = []
     shown["fallbacks"] = looked
     for name, permit in zip(looker.fallback_names(cause), fallbacks.get(cause, ()), strict=True):
@@ -211,7 +213,9 @@ class Looker:
         }
         why = self.why_not(target, way, verdict)
         if way is None or why:
-            return Seen(shown | {"verdict": "skipped", "why": why}, name, number, why, False, None, -1, False)
+            return Seen(
+                shown | {"verdict": "skipped", "why": why}, name, number, why, False, None, -1, False, 0
+            )
         is_available = verdict in {GO, PROBE}
         refusal, snapshot = self.foresee(way)
         is_short = refusal is not None and refusal.lacking is not None  # leases can be had
@@ -237,6 +241,7 @@ class Looker:
             refusal if is_available and not has_room else None,
             wait_us,
             is_callers,
+            way.health.blamed,
         )
 
     def why_not(self, target: Target, way: Way | None, verdict: int) -> str:

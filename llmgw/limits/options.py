@@ -10,7 +10,12 @@ from llmgw.errors import BadRequest
 TAGS_MAX = 4  # so that a request's limits can be counted beforehand
 # Plain seconds, as other gateways take them.
 SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?", re.ASCII)
+# A request has ended long before.
 TIMEOUT_MAX_S = 86_400.0
+TIMEOUT_MAX_CHARS = 64
+# 1m30s: each with its unit.
+PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
+PART = re.compile(r"[\d.]+[a-z]+")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -50,14 +55,15 @@ def max_wait_s(header: bytes | None, of_key_s: float, most_s: float) -> float:
 
 
 def timeout_s(header: bytes) -> float:
-    """How long the caller waits for its answer: a duration, or plain seconds. Raises BadRequest."""
+    """How long the caller waits for its answer: a duration, or seconds; a day at most. Raises BadRequest."""
     text = header.decode("latin-1").strip()
-    try:
-        within_s = float(text) if SECONDS.fullmatch(text) else units.duration_s(text)
-    except ValueError:
-        within_s = 0.0
-    if not 0 < within_s < TIMEOUT_MAX_S:
+    within_s = 0.0
+    if SECONDS.fullmatch(text):
+        within_s = float(text)
+    elif len(text) <= TIMEOUT_MAX_CHARS and PARTS.fullmatch(text):
+        within_s = sum(map(units.duration_s, PART.findall(text)))
+    if within_s <= 0:
         raise BadRequest(
             "x-llmgw-timeout is a duration such as 20s or 1m30s, or seconds.", param="x-llmgw-timeout"
         )
-    return within_s
+    return min(within_s, TIMEOUT_MAX_S)

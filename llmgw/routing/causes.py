@@ -10,7 +10,7 @@ fallback at most, never a paused key or a failure that counts against a target.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -39,6 +39,10 @@ class Cause(StrEnum):
 
 
 OF_REQUEST = frozenset({Cause.CONTEXT_LENGTH, Cause.CONTENT_POLICY})
+# Of a target that is not available for a moment that its provider named.
+PAUSES = frozenset({"cooling", "paced"})
+# In the order of their numbers.
+CLASSES = tuple(cause.value for cause in Cause)
 # A cause that configurations have no word for counts as a broken server.
 NAMED = frozenset({Cause.RATE_LIMIT, Cause.TIMEOUT, Cause.CONTEXT_LENGTH, Cause.CONTENT_POLICY})
 
@@ -165,6 +169,22 @@ def is_too_large(status: int, body: bytes) -> bool:
 def fallback_class(cause: Cause) -> str:
     """The configuration's word for a cause."""
     return cause.value if cause in NAMED else Cause.SERVER_ERROR.value
+
+
+def number_of(word: str) -> int:
+    """Of a class of causes, for the shared memory; 0 is for "unknown"."""
+    return CLASSES.index(word) + 1
+
+
+def class_of_absence(verdicts: Sequence[tuple[int, str]]) -> str:
+    """Why nobody is available, as configurations say it: (class of the last failure, verdict) of each target.
+
+    The last one's word counts, as it would had all been asked in their order.
+    """
+    blamed, word = verdicts[-1] if verdicts else (0, "")
+    if blamed:
+        return CLASSES[blamed - 1]
+    return Cause.RATE_LIMIT.value if word in PAUSES else Cause.SERVER_ERROR.value
 
 
 def begins_as(said: Said, sentences: tuple[tuple[str, str], ...]) -> bool:

@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 from llmgw._core.health import FAILED, IGNORED, OK, VERDICTS, Board, Health, Policy
 from llmgw._core.select import Tier
 from llmgw._wire.affinity import affinity_of
-from llmgw.admission import PAUSES, SPREAD, STEP_S
+from llmgw.admission import SPREAD, STEP_S
 from llmgw.config import Retry, RetryBudget, Timeouts
 from llmgw.failover import BLAMELESS, FINAL, PAUSE_S, SILENT_S
 from llmgw.routing.catalog import STRATEGIES
-from llmgw.routing.causes import Cause
+from llmgw.routing.causes import PAUSES, Cause
 from llmgw.routing.healths import key_of, to_us
 from llmgw.routing.retry import StepKind, next_step
 from llmgw.simulate.mix import Spread
@@ -269,8 +269,8 @@ class Attempt:
             request.barred |= bit
         if cause is Cause.RATE_LIMIT:
             self.book.refused += 1
-            health.pause(0, now_us + to_us(stated_s or PAUSE_S))
             health.throttled(now_us)
+            health.pause(0, now_us + to_us(stated_s or PAUSE_S))
         elif cause is Cause.TIMEOUT and self.of.pick(request, self.of.left(request)) >= 0:
             health.pause(-1, now_us + to_us(SILENT_S))
         self.of.go_on(request, cause, stated_s)

@@ -47,7 +47,7 @@ def reply_head(call: Call, upstream: Upstream, connection: Connection) -> bytes:
 def new_origin(upstream: Upstream, content_type: bytes, model: str, is_straight: bool) -> bytes:
     """The lines that are the same for all answers of one kind from one model of a provider.
 
-    `is_straight`: it was the first that was asked, which its route says in as many words.
+    `is_straight`: the first that was asked served it, which its route says in as many words.
     """
     if len(upstream.reply_heads) >= HEADS_MAX:
         upstream.reply_heads.clear()
@@ -59,7 +59,8 @@ def new_origin(upstream: Upstream, content_type: bytes, model: str, is_straight:
         b"x-llmgw-cache: bypass",
     ]
     if is_straight:
-        lines.append(b"x-llmgw-route: " + safe(f"{upstream.name}/{model}:ok".encode("ascii", "replace")))
+        name = model.replace(",", "%2C")  # it may be a client's word, and commas part the steps
+        lines.append(b"x-llmgw-route: " + safe(f"{upstream.name}/{name}:ok".encode("ascii", "replace")))
     if content_type.startswith(b"text/event-stream"):
         lines.append(b"cache-control: no-cache")
     head = upstream.reply_heads[content_type, model, is_straight] = b"\r\n".join([*lines, b""])

@@ -66,3 +66,29 @@ def test_a_probe_whose_stream_breaks_opens_it_again(tmp_path):
     probe.end(FAILED)
     assert health.state == OPEN
     assert health.verdict(board.now_us() + 10_000) == PROBE
+
+
+def test_where_slow_ones_count_a_probe_is_judged_by_its_end(tmp_path):
+    slow_s = 0.02
+    board = Board()
+    policy = Policy(
+        failures=1,
+        open_us=1_000,
+        max_open_us=1_000,
+        probe_every_us=1_000,
+        successes=1,
+        slow_us=int(slow_s * 1e6),
+    )
+    health = board.health(KEY, policy)
+    way = way_to(health, board, tmp_path)
+    begun(way, board).end(FAILED)
+    slow = begun(way, board)
+    answer(slow)
+    time.sleep(2 * slow_s)
+    slow.end(OK)
+    assert health.state == OPEN
+    quick = begun(way, board)
+    answer(quick)
+    assert health.state == HALF_OPEN
+    quick.end(OK)
+    assert health.state == CLOSED

@@ -318,17 +318,42 @@ def test_it_lets_through_what_the_pace_allows_and_says_exactly_when(health):
     assert not health.begin(last_us + wait_us) and health.begin(last_us + 1 + wait_us)
 
 
-def test_additive_increase_from_the_cut_on_and_none_while_429s_come(health):
+def test_it_comes_back_slowly_to_where_it_was_and_ever_faster_beyond(health):
     _, now_us = send(health, 100, 3, START_US)
     health.throttled(now_us)
     paces = []
-    for _ in range(15):
-        went, now_us = send(health, 200, 1, now_us)
+    for _ in range(50):
+        went, now_us = send(health, 1000, 1, now_us)
         paces.append(health.snapshot(now_us)["pace_per_s"])
         assert went == pytest.approx(paces[-1], rel=0.15), "as many go as the pace says"
     steps = [after - before for before, after in zip(paces, paces[1:])]
-    assert all(step == pytest.approx(0.03 * 70, rel=0.1) for step in steps)
-    assert 95 < paces[-1] < 105, "where it was in some 15 s"
+    assert all(after > before for before, after in zip(steps, steps[1:]))
+    assert steps[0] == pytest.approx(0.03 * 70, rel=0.1)
+    assert 95 < paces[12] < 115, "where it was in some 13 s"
+    assert paces[-1] == pytest.approx(10 * paces[0], rel=0.15)
+
+
+def test_a_rest_that_was_too_short_cuts_nothing_further(health):
+    """A provider that says 429 for ten seconds, and for one second each time."""
+    _, now_us = send(health, 40, 3, START_US)
+    for _ in range(10):
+        health.throttled(now_us)
+        health.pause(0, now_us + SECOND_US)
+        went, _ = send(health, 40, 1, now_us)
+        assert went == 0
+        now_us += SECOND_US
+        sent, now_us = send(health, 40, 0.05, now_us)
+    assert health.snapshot(now_us)["pace_per_s"] > 0.7 * 40 * 0.95
+
+
+def test_too_many_behind_a_rest_cut_it_again(health):
+    _, now_us = send(health, 40, 3, START_US)
+    health.throttled(now_us)
+    health.pause(0, now_us + SECOND_US)
+    before_per_s = health.snapshot(now_us)["pace_per_s"]
+    _, now_us = send(health, 40, 0.8, now_us + SECOND_US)
+    health.throttled(now_us)
+    assert health.snapshot(now_us)["pace_per_s"] == pytest.approx(0.7 * before_per_s, rel=0.1)
 
 
 def test_against_a_provider_with_a_limit_it_finds_it_and_429s_become_rare(health):
@@ -362,8 +387,8 @@ def test_a_pace_is_forgotten_when_less_than_half_of_it_is_asked_for_for_30_s(hea
 def test_a_pace_that_is_needed_stays(health):
     _, now_us = send(health, 100, 3, START_US)
     health.throttled(now_us)
-    _, now_us = send(health, 1_000, 60, now_us)
-    assert 150 < health.pace_per_s < 250
+    _, now_us = send(health, 1_000, 40, now_us)
+    assert 350 < health.pace_per_s < 550
 
 
 def test_an_idle_target_starts_without_a_pace(health):

@@ -62,7 +62,7 @@ class Account:
     begins: list[int] = field(default_factory=list)
     inflight: int = 0
     pace_per_s: float = 0.0
-    growth_per_s: float = 0.0
+    cut_per_s: float = 0.0
     tokens: float = 0.0
     filled_us: int = 0
     cut_us: int = NEVER_US
@@ -130,7 +130,8 @@ class Account:
     def pace(self, now_us: int) -> float:
         if not self.is_held(now_us):
             return 0.0
-        return self.pace_per_s + self.growth_per_s * (now_us - self.filled_us) / 1e6
+        since_s = (now_us - self.cut_us) / 1e6
+        return self.cut_per_s * (1 + 0.03 * since_s + (since_s / 25) ** 3)
 
     def rate(self, now_us: int) -> float:
         second, into_us = divmod(now_us, SECOND_US)
@@ -142,11 +143,11 @@ class Account:
         if not self.is_paced or (self.cut_us != NEVER_US and now_us - self.cut_us < SECOND_US):
             return
         sent, pace = self.rate(now_us), self.pace(now_us)
-        if pace <= 0 and sent < 5:
+        has_rested = self.keys_wait_us(now_us - SECOND_US) > 0
+        if (pace <= 0 and sent < 5) or (pace > 0 and has_rested and sent < pace / 2):
             return
-        base = min(sent, pace) if pace > 0 else sent
-        self.pace_per_s = max(0.7 * base, 0.5)
-        self.growth_per_s = max(0.03 * self.pace_per_s, 0.05)
+        base = sent if pace <= 0 else pace if has_rested else min(sent, pace)
+        self.pace_per_s = self.cut_per_s = max(0.7 * base, 0.5)
         self.tokens, self.cut_us, self.filled_us, self.needed_us = 0.0, now_us, now_us, now_us
 
     def sample(self, latency_us: int, now_us: int) -> None:

@@ -41,6 +41,10 @@ def shared_gateway(far_ends, module_gateway):
             "a": up(a, timeouts={"first_token": "250ms"}, **calm),
             "b": up(b, **calm),
             "c": up(c, **calm),
+            **{
+                name: up(a, timeouts={"first_token": "250ms"}, breaker={"failures": 2, "open": "1m"})
+                for name in ("opens", "opens-alone")
+            },
         },
         "models": {
             "mock": {**first, "fallbacks": {cause: [f"for-{cause}"] for cause in CAUSES}},
@@ -59,10 +63,23 @@ def shared_gateway(far_ends, module_gateway):
                 "limits": {"rpm": 1},
                 "fallbacks": ["never"],
             },
+            "opens": {
+                **ONCE,
+                "targets": [{"provider": "opens"}],
+                "fallbacks": {"default": ["two"], "timeout": ["at-b"]},
+            },
+            "opens-alone": {
+                **ONCE,
+                "targets": [{"provider": "opens-alone"}],
+                "fallbacks": {"default": ["two"], "timeout": []},
+            },
+            "at-b": {**ONCE, "targets": [{"provider": "b"}]},
             "two": {**ONCE, "targets": [{"provider": "c", "model": "c-two"}]},
             "never": {**ONCE, "targets": [{"provider": "c", "model": "c-never"}]},
         },
-        "tenants": {"acme": {"models": ["mock", "listed"], "keys": [{"name": "web", "key": CLIENT_KEY}]}},
+        "tenants": {
+            "acme": {"models": ["mock", "listed", "opens*"], "keys": [{"name": "web", "key": CLIENT_KEY}]}
+        },
     }
     return module_gateway(config)
 
@@ -154,3 +171,20 @@ async def test_the_sdk_gets_the_answer_and_sees_who_gave_it(gateway, a):
             model="mock", messages=[{"role": "user", "content": "hello"}]
         )
     assert raw.parse().model == raw.headers["x-llmgw-model"] == "b-context_length"
+
+
+@pytest.mark.parametrize(
+    ("model", "while_open"),
+    [("opens", (200, "b")), ("opens-alone", (503, None))],
+    ids=["named for timeouts", "none for timeouts"],
+)
+async def test_the_fallback_for_a_cause_holds_once_the_circuit_is_open(gateway, a, b, model, while_open):
+    a.script({"stall": "before-head", "times": 9})
+    routes, answers = [], []
+    for _ in range(3):
+        answer = await exchange(gateway.port, post(chat(model=model)))
+        routes.append(answer.header("x-llmgw-route").split(",")[0])
+        answers.append((answer.status, answer.header("x-llmgw-provider")))
+    assert routes == [f"{model}/{model}:timeout"] * 2 + [f"{model}/{model}:open"]
+    assert answers[-1] == while_open
+    assert len(a.seen) == 2

@@ -107,6 +107,20 @@ async def test_the_second_wins_and_the_first_ends_at_once(gateway, a, b, stream,
     nothing_is_left(gateway)
 
 
+async def test_a_404_of_the_second_does_not_beat_a_good_answer_that_is_late(gateway, a, b):
+    a.script({"delay_s": 0.5})
+    b.script({"status": 404})
+    answer = await exchange(gateway.port, post(chat()))
+    assert (answer.status, answer.header("x-llmgw-provider")) == (200, "a")
+    records = records_of(gateway, answer.header("x-request-id"))
+    assert {name: (record["charged"], record["outcome"]) for name, record in records.items()} == {
+        "a": (True, "ok"),
+        "b": (False, "client_error"),
+    }
+    assert records["b"]["input_tokens"] == 0
+    nothing_is_left(gateway)
+
+
 async def test_the_first_wins_where_it_answers_before_the_second(gateway, a, b):
     a.script({"delay_s": 0.5})
     b.script(SILENT)

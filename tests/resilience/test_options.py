@@ -51,10 +51,19 @@ async def test_a_caller_that_waits_so_long_gets_an_answer_or_an_error_by_then(
 
 
 @LANES
-@pytest.mark.parametrize("value", ["0", "-1s", "soon", "1e9", "25h", "nan"])
+@pytest.mark.parametrize("value", ["0", "-1s", "soon", "1e9", "1m30", "s1", "nan"])
 async def test_a_patience_that_is_none_is_a_client_error(gateway: Gateway, spell: Spell, value: str) -> None:
     answer = await exchange(gateway.port, spell(chat(model="alone"), PATH, f"x-llmgw-timeout: {value}"))
     assert (answer.status, answer.error["param"]) == (400, "x-llmgw-timeout")
+
+
+@LANES
+@pytest.mark.parametrize("value", ["1m30s", "90", "1.5s", "25h", "86401"])
+async def test_a_patience_may_be_spelled_in_parts_and_be_of_any_length(
+    gateway: Gateway, a: FarEnd, spell: Spell, value: str
+) -> None:
+    answer = await exchange(gateway.port, spell(chat(model="alone"), PATH, f"x-llmgw-timeout: {value}"))
+    assert answer.status == 200
 
 
 async def provider_of(gateway: Gateway, request: bytes) -> str | None:

@@ -31,10 +31,10 @@ class Runner:
 
 
 class Reply:
-    def __init__(self) -> None:
+    def __init__(self, status: int = 200) -> None:
         self.released: list[object] = []
         self.upstream = SimpleNamespace(release=self.released.append)
-        self.connection = object()
+        self.connection = SimpleNamespace(status=status)
 
 
 class Caller:
@@ -109,6 +109,33 @@ async def test_both_must_fail_and_the_later_one_says_why(race, first, second, or
     late.answer.set_exception(UpstreamBroken("late"))
     await turn()
     assert caller.failure.message == "late"
+
+
+@pytest.mark.parametrize("late", ["good", "broken", "wrong"])
+async def test_an_answer_that_blames_the_request_waits_for_a_better_one(race, first, second, late):
+    caller, wrong, later = Caller(race), Reply(404), Reply(200 if late == "good" else 400)
+    race.start(second)
+    second.answer.set_result(wrong)
+    await turn()
+    assert not caller.serving.is_done
+    if late == "broken":
+        first.answer.set_exception(UpstreamBroken("late"))
+    else:
+        first.answer.set_result(later)
+    await turn()
+    kept, winner = (wrong, second) if late == "broken" else (later, first)
+    assert (caller.reply, race.winner) == (kept, winner)
+    assert wrong.released == ([] if late == "broken" else [wrong.connection])
+
+
+async def test_a_caller_that_leaves_closes_an_answer_that_waits(race, first, second):
+    caller, wrong = Caller(race), Reply(404)
+    race.start(second)
+    second.answer.set_result(wrong)
+    await turn()
+    caller.serving.cancel()
+    await turn()
+    assert wrong.released == [wrong.connection] and first.ended == "CancelledError"
 
 
 async def test_a_bug_ends_both(race, first, second):
