@@ -61,7 +61,8 @@ class Failover:
                 rest_key(attempt, failure, now_us)
                 return
         leave(ask, attempt, failure)
-        health.blame(number_of(fallback_class(cause)))
+        if cause in OF_KEY or not is_excused:
+            health.blame(number_of(fallback_class(cause)))
         if is_throttle(failure):
             health.throttled(now_us)
         rest_key(attempt, failure, now_us)
