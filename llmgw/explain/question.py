@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from llmgw._wire.call import Call
-from llmgw.dialects import INFERENCE, OTHER
+from llmgw.dialects.paths import check_route, check_url, route_of
 from llmgw.errors import BadRequest
 
 # Of JSON, as the question is sent.
@@ -109,7 +109,10 @@ def call_of(question: Question) -> Call:
     """The call that it would be, with a body as small as may be where none is given."""
     call = Call()
     call.request_id, call.method = NO_ID, "POST"
-    call.endpoint, call.route = question.endpoint, INFERENCE.get(question.endpoint, OTHER)
+    call.endpoint, _, query = question.endpoint.partition("?")
+    check_url(call.method, call.endpoint, query)
+    check_route(call.method, call.endpoint)
+    call.route = route_of(call.method, call.endpoint)
     call.tenant_id, call.key_name = question.tenant, question.key
     call.tags, call.priority, call.max_wait = map(
         header, (question.tags, question.priority, question.max_wait)

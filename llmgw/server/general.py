@@ -22,6 +22,7 @@ from llmgw._wire.call import Call
 from llmgw._wire.serving import Serving
 from llmgw.config import Server
 from llmgw.dialects import OTHER
+from llmgw.dialects.paths import SHOWN_MAX
 from llmgw.errors import (
     BadRequest,
     BodyTimeout,
@@ -35,7 +36,7 @@ from llmgw.gateway import Gateway
 from llmgw.overload import Overload
 from llmgw.server.failures import JSON, error_body, error_head, fail
 from llmgw.server.form import MEMORY_BYTES, Upload, read_known, read_whole
-from llmgw.server.head import SHOWN_MAX, fill
+from llmgw.server.head import fill
 from llmgw.server.intake import Intake
 from llmgw.server.outlet import AppOutlet, head_lines
 from llmgw.upstream.heads import plain_head

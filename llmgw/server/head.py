@@ -8,11 +8,10 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from llmgw._wire.call import Call
-from llmgw.dialects import INFERENCE, OTHER
-from llmgw.errors import BadRequest, HeadTooLarge, UnknownRoute, WrongMethod
+from llmgw.dialects import OTHER
+from llmgw.dialects.paths import SHOWN_MAX, check_route, check_url, route_of, without_credentials
+from llmgw.errors import BadRequest, HeadTooLarge, WrongMethod
 
-SHOWN_MAX = 100
-PATH_MAX = 2048
 CODINGS = ("identity", "gzip", "deflate")
 VERSIONS = (HttpVersion10, HttpVersion11)
 # Headers that decide something: twice means that two readers may decide differently.
@@ -25,12 +24,12 @@ ONCE = (
     "Content-Type",
     "Content-Encoding",
     "Idempotency-Key",
+    "traceparent",
+    "x-llmgw-max-wait",
+    "x-llmgw-priority",
+    "x-llmgw-tags",
+    "x-llmgw-timeout",
 )
-# RFC 3986 path characters without ";". A path must mean the same to every reader, so nothing that needs
-# no encoding may come encoded (letters, digits, "-._~"), nor may "/", "\\" and NUL, nor dot segments.
-PATH = re.compile(r"/|(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})+)+/?")
-HIDDEN = re.compile(r"%(?:2[dDeEfF]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eE]|00)|/\.{1,2}(?:/|$)")
-QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%\[\]-]*")
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -42,7 +41,7 @@ def fill(call: Call, request: web.BaseRequest, max_head: int, *, keeps_head: boo
     headers = request.headers
     for name in ONCE:
         if len(headers.getall(name, ())) > 1:
-            raise BadRequest(f"The header {name} came twice.")
+            raise BadRequest(f"The header {name} came twice.", param=name.lower())
     size = len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
     if size > max_head:
         raise HeadTooLarge("The request's headers are too large.")
@@ -56,12 +55,10 @@ def fill(call: Call, request: web.BaseRequest, max_head: int, *, keeps_head: boo
         raise BadRequest("This expectation cannot be met.")
     if headers.get("Upgrade", "").lower() == "websocket":
         raise BadRequest("Upgrades are not served here.")
-    path, mark, query = request.raw_path.partition("?")
-    if len(path) > PATH_MAX or not PATH.fullmatch(path) or HIDDEN.search(path) or not QUERY.fullmatch(query):
-        raise BadRequest("The request's URL is not valid.")
+    path, _, query = request.raw_path.partition("?")
+    check_url(request.method, path, query)
     call.method = request.method
     call.endpoint = path
-    call.query = mark + query
     call.credential = credential_of(headers)
     call.content_type = printable(headers, "Content-Type")
     call.accept = printable(headers, "Accept")
@@ -76,17 +73,12 @@ def fill(call: Call, request: web.BaseRequest, max_head: int, *, keeps_head: boo
         call.head = b"".join(b"%b: %b\r\n" % pair for pair in request.raw_headers)
     if call.endpoint.startswith("/health/"):
         return
-    if not path.startswith("/v1/") or is_respelled(path):
-        raise UnknownRoute(f"Unknown request URL: {request.method} {path[:SHOWN_MAX]}.")
+    check_route(request.method, path)
     if request.method not in METHODS:
         raise WrongMethod(f"Not allowed to {request.method} on {path[:SHOWN_MAX]}.")
-    if request.method == "POST":
-        call.route = INFERENCE.get(path, OTHER)
-
-
-def is_respelled(path: str) -> bool:
-    """Almost a route that we read ourselves. A lenient provider would serve it, unread and unpaid."""
-    return path.endswith("/") or (path not in INFERENCE and path.lower() in INFERENCE)
+    call.route = route_of(request.method, path)
+    if call.route is OTHER and (kept := without_credentials(query)):
+        call.query = "?" + kept
 
 
 def credential_of(headers: CIMultiDictProxy[str]) -> bytes | None:
@@ -104,5 +96,5 @@ def printable(headers: CIMultiDictProxy[str], name: str) -> bytes:
     """A header that may go on to a provider. Raises BadRequest where it holds anything odd."""
     value = headers.get(name, "")
     if not PRINTABLE.fullmatch(value):
-        raise BadRequest(f"The header {name} is not printable ASCII.")
+        raise BadRequest(f"The header {name} is not printable ASCII.", param=name.lower())
     return value.encode("ascii")

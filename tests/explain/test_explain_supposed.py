@@ -123,6 +123,7 @@ async def test_who_cannot_serve_it_at_all_is_told_with_the_reason(gateway):
     assert told["targets"][1]["verdict"] == "go"
 
 
+ASKED = {"tenant": "acme", "key": "web", "model": "mock"}
 ERRORS = {
     "no tenant": ({"key": "web", "model": "mock"}, 400, None),
     "unknown tenant": ({"tenant": "nix", "key": "web", "model": "mock"}, 404, "tenant_not_found"),
@@ -131,6 +132,10 @@ ERRORS = {
     "no model": ({"tenant": "acme", "key": "web"}, 400, None),
     "not its model": ({"tenant": "narrow", "key": "one", "model": "pair"}, 403, "model_access_denied"),
     "unknown route": ({"tenant": "acme", "key": "web", "endpoint": "/nowhere"}, 404, "unknown_url"),
+    "no route of ours": (ASKED | {"endpoint": "/admin"}, 404, "unknown_url"),
+    "respelled route": (ASKED | {"endpoint": "/v1/Chat/completions"}, 404, "unknown_url"),
+    "two readings": (ASKED | {"endpoint": "//v1/../x"}, 400, None),
+    "odd query": (ASKED | {"endpoint": "/v1/chat/completions?\u00e9"}, 400, None),
     "unknown field": ({"tenant": "acme", "key": "web", "model": "mock", "modell": 1}, 400, None),
     "bad number": ({"tenant": "acme", "key": "web", "model": "mock", "max_tokens": -1}, 400, None),
     "true is no number": ({"tenant": "acme", "key": "web", "model": "mock", "prompt_bytes": True}, 400, None),
@@ -144,6 +149,14 @@ ERRORS = {
     "deep": (b"[" * 100_000, 400, None),
     "too large": (b" " * ((1 << 20) + 1), 413, "request_too_large"),
 }
+
+
+async def test_a_query_makes_no_other_route(gateway):
+    plain, asked = [
+        await supposed(gateway, model="pair", max_tokens=100, endpoint="/v1/chat/completions" + query)
+        for query in ("", "?x=1")
+    ]
+    assert asked["request"] == plain["request"] and asked["estimate"] == plain["estimate"]
 
 
 @pytest.mark.parametrize("case", ERRORS)

@@ -219,6 +219,32 @@ async def test_a_header_that_decides_something_and_comes_twice_is_400(gateway, f
     assert far.requests == 0
 
 
+ONCE_ONLY = {
+    "idempotency-key": "a",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "x-llmgw-max-wait": "2s",
+    "x-llmgw-priority": "batch",
+    "x-llmgw-tags": "a",
+    "x-llmgw-timeout": "20s",
+}
+
+
+@pytest.mark.parametrize("build", [post, post_chunked])
+@pytest.mark.parametrize("name", ONCE_ONLY)
+async def test_an_option_that_comes_twice_is_400_and_named(gateway, far, name, build):
+    line = f"{name}: {ONCE_ONLY[name]}"
+    answer = await exchange(gateway.port, build(asked(1), PATH, line, line.upper()))
+    assert (answer.status, answer.error["param"]) == (400, name)
+    assert far.requests == 0
+
+
+@pytest.mark.parametrize("name", ["x-llmgw-timeout", "x-llmgw-tags", "idempotency-key"])
+async def test_a_header_that_is_no_ascii_is_400_and_named(gateway, far, name):
+    answer = await exchange(gateway.port, post(asked(1), PATH, f"{name}: \u0663s"))
+    assert (answer.status, answer.error["param"]) == (400, name)
+    assert far.requests == 0
+
+
 @pytest.mark.parametrize("ending", [b"\n", b"\r"])
 async def test_bare_line_ends_are_400(gateway, far, ending):
     async with wire_to(gateway.port) as wire:

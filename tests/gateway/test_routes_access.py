@@ -129,6 +129,19 @@ async def test_the_list_of_models_is_cut_to_the_key(guarded):
     assert hidden.body.replace(b"tts-1", b"nobody") == absent.body
 
 
+async def test_a_models_name_may_hold_a_slash_and_no_other_path_may(guarded, far):
+    for spelling in ("org/model:v1x", "org%2Fmodel:v1x", "org%2fmodel%3Av1x"):
+        answer = await exchange(guarded.port, get(f"/v1/models/{spelling}", key=KEYS["all"]))
+        assert (answer.status, answer.json["id"]) == (200, "org/model:v1x")
+    hidden = [
+        get(f"/v1/{path}", key=KEYS["all"]) for path in ("models/..%2Ffiles", "models%2Fx", "files/a%2Fb")
+    ]
+    hidden.append(get("/v1/models/a%2Fb", key=KEYS["all"], method="DELETE"))
+    for request in hidden:
+        assert (await exchange(guarded.port, request)).status == 400
+    assert far.requests == 0
+
+
 @pytest.mark.parametrize(
     ("tenant", "path", "status"),
     [
@@ -159,6 +172,39 @@ async def test_a_route_without_a_model_goes_to_the_provider_of_its_path(guarded,
         False,
     ]
     assert (far.seen[1].path, far.seen[1].query) == ("/v1/batches", "limit=2&after=a%20b")
+
+
+CREDENTIALS = [
+    "key",
+    "KEY",
+    "api_key",
+    "api-key",
+    "apikey",
+    "access_token",
+    "token",
+    "subscription-key",
+    "x-api-key",
+]
+CREDENTIALS += ["Authorization", "sig", "signature", "%6bey", "k%65y", "key[]", "a=b;key", "%20key"]
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+async def test_a_credential_in_the_query_goes_no_further(guarded, far, name):
+    await exchange(
+        guarded.port, get(f"/v1/files?limit=2&{name}=sk-x&after=a%20b&keys=1&sky=2", key=KEYS["all"])
+    )
+    assert far.seen[0].query == "limit=2&after=a%20b&keys=1&sky=2"
+    await exchange(guarded.port, get(f"/v1/files?{name}=sk-x", key=KEYS["all"]))
+    assert far.seen[1].query == ""
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_a_query_of_a_route_that_is_read_goes_no_further(guarded, far, path):
+    body = json.loads(chat("x", model="gpt-4o")) | {"input": "x"}
+    answer = await exchange(
+        guarded.port, post(json.dumps(body).encode(), path + "?limit=2&key=x", key=KEYS["all"])
+    )
+    assert (answer.status, far.seen[0].query) == (200, "")
 
 
 FORBIDDEN = json.dumps({"model": "gpt-4o", "input": "x", "voice": "alloy"}).encode()
