@@ -10,7 +10,11 @@ cdef class Skim:
     cdef readonly int max_tokens             # the larger of it and max_completion_tokens; -1: absent
     cdef readonly int max_output_tokens      # what the Responses route calls it
     cdef readonly int n                      # the larger of `n` and `best_of`; 1: absent
+    cdef readonly Py_ssize_t prompts         # that `prompt` is a list of; 1: it is one, or absent
     cdef readonly str user
+    cdef readonly str user_id                # metadata.user_id, as Anthropic names the user
+    cdef readonly bint is_user_id_odd        # it is there and cannot be taken for one
+    cdef readonly bint is_background         # `background` is there, and neither false nor null
     cdef readonly bint include_usage
     cdef readonly Py_ssize_t stream_options_start    # the value's span; -1: absent
     cdef readonly Py_ssize_t stream_options_end

@@ -45,11 +45,14 @@ cdef enum Field:
     PROMPT
     SERVICE_TIER
     BEST_OF
+    METADATA
+    BACKGROUND
     FIELDS                        # how many; also: a key that is none of them
 
 cdef tuple NAMES = (
     b"model", b"messages", b"stream", b"max_tokens", b"stream_options", b"max_completion_tokens", b"input",
     b"n", b"user", b"max_output_tokens", b"prompt", b"service_tier", b"best_of",
+    b"metadata", b"background",
 )
 cdef const char* NAME_TEXT[<int>FIELDS]         # NAMES again, for C
 cdef Py_ssize_t NAME_BYTES[<int>FIELDS]
@@ -89,7 +92,7 @@ cdef class Skim:
     def __cinit__(self):
         self.model_start = self.model_end = self.stream_options_start = self.stream_options_end = -1
         self.usage_start = self.usage_end = self.max_tokens = self.max_output_tokens = -1
-        self.n = 1
+        self.n = self.prompts = 1
 
 
 cpdef Skim skim(bytes body):
@@ -135,7 +138,8 @@ cdef int read_member(Skim facts, Cursor* c, const Text* key, unsigned int* seen)
     """At the value of a top-level member; steps behind it."""
     cdef int field = field_of(key)
     cdef Py_ssize_t start = offset(c)
-    cdef Py_ssize_t image_bytes = 0
+    cdef Py_ssize_t image_bytes = 0, prompts = 0
+    cdef bint is_list
     if field == FIELDS:
         is_prompt = is_prompt_key(key) and peek(c) != c'n'
         if not skip_value(c, NULL):
@@ -147,8 +151,11 @@ cdef int read_member(Skim facts, Cursor* c, const Text* key, unsigned int* seen)
         raise repeated(NAMES[field].decode())
     seen[0] |= 1U << field
     if field == MESSAGES or field == INPUT or field == PROMPT or field == SERVICE_TIER:
-        if not skip_prompt(c, &image_bytes):
+        is_list = field == PROMPT and peek(c) == c'['
+        if not (skip_prompt_array(c, &image_bytes, &prompts) if is_list else skip_prompt(c, &image_bytes)):
             raise broken(c)
+        if field == PROMPT:
+            facts.prompts = max(prompts, 1)
         if field != SERVICE_TIER:
             facts.prompt_bytes += offset(c) - start - image_bytes
     else:
@@ -169,7 +176,7 @@ cdef bint skip_prompt(Cursor* c, Py_ssize_t* image_bytes) noexcept:
     cdef Text key
     cdef More more
     if first == c'[':
-        return skip_prompt_array(c, image_bytes)
+        return skip_prompt_array(c, image_bytes, NULL)
     if first != c'{':
         return skip_value(c, NULL)
     more = first_member(c, &key)
@@ -180,17 +187,21 @@ cdef bint skip_prompt(Cursor* c, Py_ssize_t* image_bytes) noexcept:
     return more == DONE
 
 
-cdef bint skip_prompt_array(Cursor* c, Py_ssize_t* image_bytes) noexcept:
+cdef bint skip_prompt_array(Cursor* c, Py_ssize_t* image_bytes, Py_ssize_t* prompts) noexcept:
+    """Where `prompts` is not NULL it grows by the strings and arrays right in it: numbers are one prompt's tokens."""
     if not enter(c):
         return False
     if leave(c, c']'):
         return True
-    while skip_prompt(c, image_bytes):
+    while True:
+        if prompts != NULL and (peek(c) == c'"' or peek(c) == c'['):
+            prompts[0] += 1
+        if not skip_prompt(c, image_bytes):
+            return False
         skip_space(c)
         if not take(c, c','):
             return leave(c, c']') or fail(c, FAULT_TOKEN)
         skip_space(c)
-    return False
 
 
 cdef bint skip_prompt_member(Cursor* c, const Text* key, Py_ssize_t* image_bytes) noexcept:
@@ -218,6 +229,12 @@ cdef int read_fact(Skim facts, Cursor* c, int field) except -1:
         facts.user = read_user(c)
     elif field == N or field == BEST_OF:
         facts.n = max(facts.n, read_count(c, field, 1, MAX_CHOICES))
+    elif field == METADATA:
+        read_metadata(facts, c)
+    elif field == BACKGROUND:
+        facts.is_background = not take_word(c, b"false", 5) and not take_word(c, b"null", 4)
+        if facts.is_background and not skip_value(c, NULL):
+            raise broken(c)
     elif field == MAX_OUTPUT_TOKENS:
         facts.max_output_tokens = read_count(c, field, 0, MAX_COUNT)
     else:
@@ -248,6 +265,44 @@ cdef int read_stream_options(Skim facts, Cursor* c) except -1:
     if more == BROKEN:
         raise broken(c)
     return 0
+
+
+cdef int read_metadata(Skim facts, Cursor* c) except -1:
+    """Whatever it holds is for its route to judge; a user that is named twice is nobody."""
+    cdef Text key
+    cdef More more
+    cdef bint has_user_id = False
+    if peek(c) != c'{':
+        if not skip_value(c, NULL):
+            raise broken(c)
+        return 0
+    more = first_member(c, &key)
+    while more == MORE:
+        if text_is(&key, b"user_id", 7):
+            facts.user_id = read_user_id(facts, c)
+            facts.is_user_id_odd = facts.is_user_id_odd or has_user_id
+            has_user_id = True
+        elif not skip_value(c, NULL):
+            raise broken(c)
+        more = next_member(c, &key)
+    if more == BROKEN:
+        raise broken(c)
+    return 0
+
+
+cdef str read_user_id(Skim facts, Cursor* c):
+    cdef Text text
+    user_id = None
+    if take_word(c, b"null", 4):
+        return None
+    if peek(c) == c'"':
+        if not read_string(c, &text):
+            raise broken(c)
+        user_id = short_text(&text)
+    elif not skip_value(c, NULL):
+        raise broken(c)
+    facts.is_user_id_odd = facts.is_user_id_odd or user_id is None
+    return user_id
 
 
 cdef bint read_flag(Cursor* c, str name) except -1:
@@ -299,11 +354,18 @@ cdef str read_user(Cursor* c):
         raise SkimError("'user' must be a string or null.", "user")
     if not read_string(c, &text):
         raise broken(c)
-    if text.bytes <= 4 * MAX_USER_CHARS:             # else not worth decoding
-        user = decode(&text)
-        if len(user) <= MAX_USER_CHARS:
-            return user
-    raise SkimError(f"'user' must be at most {<int>MAX_USER_CHARS} characters long.", "user")
+    user = short_text(&text)
+    if user is None:
+        raise SkimError(f"'user' must be at most {<int>MAX_USER_CHARS} characters long.", "user")
+    return user
+
+
+cdef str short_text(const Text* text):
+    """None where it is longer than a user's name may be."""
+    if text.bytes > 4 * MAX_USER_CHARS:              # not worth decoding
+        return None
+    user = decode(text)
+    return user if len(user) <= MAX_USER_CHARS else None
 
 
 cdef str decode(const Text* text):

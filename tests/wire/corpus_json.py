@@ -11,7 +11,7 @@ import orjson
 # fmt: off
 POLICY_KEYS = (
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n",
-    "best_of", "user", "messages", "prompt", "input", "service_tier",
+    "best_of", "user", "messages", "prompt", "input", "service_tier", "metadata", "background",
 )
 COUNT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -37,7 +37,7 @@ WORDS = ("true", "false", "null")
 BAD_WORDS = ("True", "nul", "tru", "", "undefined")
 OTHER_KEYS = (
     "temperature", "tools", "Model", "models", "MAX_TOKENS", "", "é", "a\\nb", "top_p", "n\\u0000",
-    "metadata",
+    "user_id",
 )
 SPACES = (" ",) * 20 + ("\n", "\t\r\n ", "\v", "\u00a0")
 SEEDS = (
@@ -100,6 +100,8 @@ class Bodies:
             value = self.pick(WORDS)
         elif name == "stream_options":
             value = self.stream_options()
+        elif name == "metadata":
+            value = self.metadata()
         else:
             value = self.value(2)
         return value
@@ -113,6 +115,10 @@ class Bodies:
             name = self.escaped(self.pick(names)) if self.random.random() < 0.2 else self.pick(names)
             members.append(f'{self.space()}"{name}":{self.space()}{self.pick(WORDS)}{self.space()}')
         return "{" + self.space() + ",".join(members) + "}"
+
+    def metadata(self) -> str:
+        names = [self.pick(("user_id", "user_id", "x", "user\\u005fid")) for _ in range(self.pick((1, 1, 2)))]
+        return "{" + ",".join(f'"{name}":{self.value(1)}' for name in names) + "}"
 
     def value(self, depth: int) -> str:
         kind = self.random.random()
@@ -197,7 +203,9 @@ def judge(body: bytes) -> dict[str, Any] | None:
         return None
     if any(members.get(name) == "-0" for name in (*COUNT_KEYS, "n", "best_of")):
         return None
-    return facts_of(value) if is_servable(value) else None
+    metadata = members.get("metadata")
+    is_named_twice = isinstance(metadata, Pairs) and [name for name, _ in metadata].count("user_id") > 1
+    return facts_of(value, is_named_twice=is_named_twice) if is_servable(value) else None
 
 
 def as_written(number: str) -> int | str:
@@ -232,9 +240,16 @@ def is_count(value: object, least: int, most: int) -> bool:
     return value is None or (type(value) is int and least <= value <= most)
 
 
-def facts_of(value: dict[str, Any]) -> dict[str, Any]:
+def facts_of(value: dict[str, Any], *, is_named_twice: bool = False) -> dict[str, Any]:
     counts = [value[key] for key in COUNT_KEYS[:2] if value.get(key) is not None]
+    prompt, metadata = value.get("prompt"), value.get("metadata")
+    user_id = metadata.get("user_id") if isinstance(metadata, dict) else None
+    is_name = isinstance(user_id, str) and len(user_id) <= 512
     return {
+        "prompts": max(sum(isinstance(p, str | list) for p in prompt), 1) if isinstance(prompt, list) else 1,
+        "user_id": user_id if is_name else None,
+        "is_user_id_odd": is_named_twice or not (user_id is None or is_name),
+        "is_background": value.get("background") not in (None, False) or is_number(value.get("background")),
         "model": value.get("model"),
         "stream": bool(value.get("stream")),
         "max_tokens": max(counts, default=-1),

@@ -56,6 +56,38 @@ def test_the_prompt_is_the_sum_of_messages_prompt_and_input_as_written() -> None
     assert skim(b'{"prompt":"ab","input": [ 1 ] ,"messages":{"a":"b"},"x":"yyy"}').prompt_bytes == 4 + 5 + 9
 
 
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [
+        ('"one"', 1),
+        ("[]", 1),
+        ("null", 1),
+        ("[1, 2, 3]", 1),
+        ('["one"]', 1),
+        ('["one", "two","three"]', 3),
+        ("[[1, 2], [3], [ ]]", 3),
+        ('[ "one", [1], 2 ]', 2),
+        ('[["one", "two"]]', 1),
+    ],
+)
+def test_strings_and_arrays_in_a_prompt_are_a_prompt_each(prompt: str, count: int) -> None:
+    assert skim(b'{"prompt":%b,"input":["x","y"]}' % prompt.encode()).prompts == count
+
+
+def test_the_user_of_metadata_is_noted_and_judged_by_whoever_wants_it() -> None:
+    assert skim(b'{"metadata":{"x":"y","user_id":"anna"}}').user_id == "anna"
+    assert not skim(b'{"metadata":{"user_id":null}}').is_user_id_odd
+    for odd in ('{"user_id":1}', '{"user_id":null,"user_id":"a"}', '{"user\\u005fid":"a","user_id":"a"}'):
+        assert skim(b'{"metadata":%b}' % odd.encode()).is_user_id_odd
+
+
+@pytest.mark.parametrize(
+    ("value", "is_background"), [("true", 1), ("1", 1), ('"false"', 1), ("{}", 1), ("false", 0), ("null", 0)]
+)
+def test_whatever_could_be_taken_for_true_is_background(value: str, is_background: int) -> None:
+    assert skim(b'{"back\\u0067round":%b}' % value.encode()).is_background == is_background
+
+
 def test_a_prefix_of_a_body_and_a_body_with_anything_behind_it_are_refused() -> None:
     end = skim(CHAT).close_at + 1
     for stop in range(end):
