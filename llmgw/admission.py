@@ -156,7 +156,6 @@ class Admission:
             plan,
             self.rules.caller(principal.tenant, principal.key_name),
             call.route,
-            call.endpoint,
             is_batch=key.priority == "batch",
             is_exact=plan.model is not None and plan.model.estimate == "exact",
             limits_users=self.limits_users,

@@ -30,7 +30,7 @@ from llmgw.access import Principal
 from llmgw.access.keyring import Keyring
 from llmgw.admission import Admission, Resources
 from llmgw.config import Config
-from llmgw.dialects import OTHER
+from llmgw.dialects import MESSAGES, OTHER
 from llmgw.errors import (
     BadRequest,
     ClientGone,
@@ -58,6 +58,7 @@ TRACEPARENT = re.compile(
 PERMITTED_MAX = 4096
 # What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
 Answered = Reply
+ODD_USER_ID = "'metadata.user_id' must be one string of at most 512 characters, or null."
 # What the label `model` shows for a request that was refused before its model was known.
 NO_MODEL = ""
 
@@ -80,7 +81,7 @@ class Gateway:
         self.recent = recent
         self.keyring = Keyring(config)
         self.catalog = Catalog(config, resources.board)
-        self.permitted: dict[tuple[Principal, str, str], Permit] = {}
+        self.permitted: dict[tuple[Principal, str, str, str], Permit] = {}
         self.upstreams = {name: Upstream(provider, wheel) for name, provider in config.providers.items()}
         self.admission = Admission(config, resources, self.upstreams, metrics, self.catalog)
         self.failover = Failover(config, resources)
@@ -189,9 +190,8 @@ class Gateway:
 
     def permit(self, principal: Principal, call: Call) -> Permit:
         """The key may use the route and the model, and there is such a model. A yes is remembered."""
-        return self.permitted.get((principal, call.endpoint, call.model_requested)) or self.judge(
-            principal, call
-        )
+        known = (principal, call.method, call.endpoint, call.model_requested)
+        return self.permitted.get(known) or self.judge(principal, call)
 
     def judge(self, principal: Principal, call: Call) -> Permit:
         endpoint, model = call.endpoint, call.model_requested
@@ -203,7 +203,8 @@ class Gateway:
         plan = self.catalog.find(model) if model else self.catalog.find_route(endpoint)
         if len(self.permitted) >= PERMITTED_MAX:
             self.permitted.clear()
-        permit = self.permitted[(principal, endpoint, model)] = self.admission.permit(principal, plan, call)
+        permit = self.admission.permit(principal, plan, call)
+        self.permitted[(principal, call.method, endpoint, model)] = permit
         return permit
 
     async def first_good(self, call: Call, facts: Skim | None, ask: Ask) -> Answered:
@@ -361,6 +362,10 @@ def read(call: Call) -> Skim | None:
     call.model_requested = facts.model or ""
     call.stream = facts.stream
     call.user = facts.user
+    if call.user is None and call.route is MESSAGES:
+        if facts.is_user_id_odd:
+            raise BadRequest(ODD_USER_ID, param="metadata.user_id")
+        call.user = facts.user_id
     return facts
 
 

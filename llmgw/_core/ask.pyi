@@ -14,7 +14,6 @@ from llmgw.dialects import Route
 from llmgw.routing import Plan
 
 FREE: Final[frozenset[str]]
-PROMPTED: Final[frozenset[str]]
 
 def cost_usd_micro(
     input_tokens: int,
@@ -108,7 +107,6 @@ class Permit:
         plan: Plan,
         caller: tuple[Gauge, ...],
         route: Route,
-        call_endpoint: str,
         *,
         is_batch: bool,
         is_exact: bool,

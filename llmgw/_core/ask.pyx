@@ -60,9 +60,6 @@ FREE = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 cdef int USD = _USD
 cdef const char* HEX = b"0123456789abcdef"
 
-# Passed on as they come, but read: prompts with `max_tokens`.
-PROMPTED = frozenset({"/v1/messages"})
-
 cdef enum:
     ID_BITS = 62                    # of a process's first attempt id; the following ones count up from there
     WAYS_MAX = 64                   # bits of a number
@@ -180,13 +177,13 @@ cdef class Permit:
     """
 
     def __init__(
-        self, principal, plan, tuple caller not None, route, str call_endpoint not None, *, bint is_batch, bint is_exact, bint limits_users,
+        self, principal, plan, tuple caller not None, route, *, bint is_batch, bint is_exact, bint limits_users,
         bint looks_closer, double max_wait_s, int weight,
     ):
         self.principal, self.plan, self.caller = principal, plan, caller
         self.is_batch, self.is_exact, self.limits_users = is_batch, is_exact, limits_users
         self.max_wait_s, self.weight = max_wait_s, weight
-        self.costs_tokens = route.costs_tokens or call_endpoint in PROMPTED
+        self.costs_tokens = route.costs_tokens
         self._is_text = route.is_text
         self._says_max_output = route.says_max_output
         self._looks_closer = looks_closer

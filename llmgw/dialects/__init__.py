@@ -10,7 +10,7 @@ from llmgw.dialects.azure import Azure
 from llmgw.dialects.base import Dialect, Pieces
 from llmgw.dialects.mock import Mock
 from llmgw.dialects.openai import OpenAI
-from llmgw.dialects.routes import INFERENCE, OTHER, Route
+from llmgw.dialects.routes import INFERENCE, MESSAGES, OTHER, Route
 
 DIALECTS: dict[str, Callable[[Provider], Dialect]] = {"openai": OpenAI, "azure": Azure, "mock": Mock}
 
@@ -21,6 +21,7 @@ def dialect_of(provider: Provider) -> Dialect:
 
 __all__ = [
     "INFERENCE",
+    "MESSAGES",
     "OTHER",
     "Dialect",
     "Pieces",

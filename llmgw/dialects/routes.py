@@ -31,6 +31,7 @@ RESPONSES = Route(
     (b"response.completed", b"response.incomplete", b"response.failed"),
     says_max_output=True,
 )
+MESSAGES = Route("messages", (b"message_stop",))  # Anthropic's own shape, passed on as it comes
 OTHER = Route("other", costs_tokens=False)
 
 INFERENCE: dict[str, Route] = {
@@ -38,4 +39,5 @@ INFERENCE: dict[str, Route] = {
     "/v1/completions": COMPLETIONS,
     "/v1/embeddings": EMBEDDINGS,
     "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
 }
