@@ -17,7 +17,7 @@ from typing import Final
 from llmgw._core.ask import FREE, Ask, Away, Books, Group, Permit, Way, in_money
 from llmgw._core.estimate import Estimator
 from llmgw._core.health import Board
-from llmgw._core.limiter import Gauge, Hold, Limiter, Refusal
+from llmgw._core.limiter import TOKENS, USD, Gauge, Hold, Limiter, Refusal
 from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim
 from llmgw.access import Principal
@@ -87,9 +87,11 @@ class Admission:
         self.resources = resources
         self.upstreams = upstreams
         self.metrics = metrics
-        self.limits_users = any(
-            tenant.users.budgets or any(tenant.users.limits.items()) for tenant in config.tenants.values()
-        )
+        self.limiting_users = {
+            tenant.name
+            for tenant in config.tenants.values()
+            if tenant.users.budgets or any(tenant.users.limits.items())
+        }
         self.keys = {
             (tenant.name, key.name): (tenant.weight, key)
             for tenant in config.tenants.values()
@@ -149,6 +151,13 @@ class Admission:
         permit.lead(self.groups(permit, plan, call, name), {})
         return permit
 
+    def may_send_raw(self, principal: Principal) -> bool:
+        """Bodies that nobody reads, as it has every model and no limit of tokens, money or users."""
+        gauges = self.rules.caller(principal.tenant, principal.key_name)
+        is_metered = any(gauge.unit in {TOKENS, USD} and not gauge.is_shadow for gauge in gauges)
+        is_free = not is_metered and principal.tenant not in self.limiting_users
+        return is_free and "*" in principal.models.globs
+
     def new_permit(self, principal: Principal, plan: Plan, call: Call) -> Permit:
         weight, key = self.keys[principal.tenant, principal.key_name]
         return Permit(
@@ -158,7 +167,7 @@ class Admission:
             call.route,
             is_batch=key.priority == "batch",
             is_exact=plan.model is not None and plan.model.estimate == "exact",
-            limits_users=self.limits_users,
+            limits_users=principal.tenant in self.limiting_users,
             looks_closer=bool(plan.hash_on),
             max_wait_s=key.max_wait_s,
             weight=weight,

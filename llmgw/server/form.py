@@ -1,8 +1,8 @@
 """Request bodies that are passed on unread: streamed where their length is known, else by way of a file.
 
-A form is looked through on the way for the one thing that decides where it goes and what it may cost,
-its field `model`. A second such field would let the provider read another one than we permitted, so it
-ends the request before the provider has it whole.
+A form is looked through on the way for what decides where it goes, what it may cost and who pays: its
+fields `model` and `user`. A second such field would let the provider read another one than we permitted,
+so it ends the request before the provider has it whole.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ PIECE_BYTES = 65536
 PART_HEAD_MAX = 8192
 # As web frameworks have it; each part costs time.
 PARTS_MAX = 1000
-MODEL_MAX = 256
-# Wider than any parser reads it, so that nothing it takes for `model` goes by unseen.
-IS_MODEL = re.compile(rb"""(?<![a-z])name\s*=\s*(?:"\s*model\s*"|'?model'?\s*(?:[;\r\n]|$))""", re.IGNORECASE)
+VALUE_MAX = {"model": 256, "user": 2048}
+USER_MAX_CHARS = 512
+# Wider than any parser reads it, so that nothing it takes for one of them goes by unseen.
+NAMES = re.compile(
+    rb"""(?<![a-z])name\s*=\s*(?:"\s*(model|user)\s*"|'?(model|user)'?\s*(?:[;\r\n]|$))""", re.IGNORECASE
+)
 # Spellings of a name that readers decode in different ways, and line ends that not all of them see.
 IS_ODD = re.compile(
     rb"""(?<![a-z])name\*|(?<![a-z])name\s*=\s*"[^"]*[\\%]|=\?|(?<!\r)\n|\r(?!\n)""", re.IGNORECASE
@@ -48,7 +51,7 @@ def boundary_of(content_type: bytes) -> bytes | None:
 
 
 class FormScan:
-    """Fed piece by piece; knows where the value of `model` stands. Raises BadRequest on a second one."""
+    """Fed piece by piece; knows `user`, and `model` with its place. Raises BadRequest on a second one."""
 
     def __init__(self, boundary: bytes) -> None:
         self.delimiter = b"--" + boundary
@@ -56,9 +59,10 @@ class FormScan:
         self.offset = 0  # of `pending` in the body
         self.parts = 0
         self.is_in_head = False
-        self.is_in_model = False
+        self.field = ""  # whose value comes now, if it is one of VALUE_MAX
         self.model: str | None = None
-        self.span = (0, 0)
+        self.user: str | None = None
+        self.span = (0, 0)  # of the model's name
 
     def feed(self, data: bytes) -> None:
         self.pending += data
@@ -70,13 +74,13 @@ class FormScan:
             return self._read_head()
         at = self.pending.find(self.delimiter)
         if at < 0:
-            if self.is_in_model and len(self.pending) > MODEL_MAX + len(self.delimiter):
-                raise BadRequest("The model's name is too long.", param="model")
-            keep = len(self.pending) if self.is_in_model else len(self.delimiter) - 1
+            if self.field and len(self.pending) > VALUE_MAX[self.field] + len(self.delimiter):
+                raise BadRequest(f"The form's field `{self.field}` is too long.", param=self.field)
+            keep = len(self.pending) if self.field else len(self.delimiter) - 1
             self._drop(max(0, len(self.pending) - keep))
             return False
-        if self.is_in_model:
-            self._take_model(self.pending[:at])
+        if self.field:
+            self._take_value(self.pending[:at].removesuffix(b"\n").removesuffix(b"\r"))
         self._drop(at + len(self.delimiter))
         self.parts += 1
         if self.parts > PARTS_MAX:
@@ -98,21 +102,37 @@ class FormScan:
             raise BadRequest("A part of the form cannot be read.")
         self._drop(end + len(HEAD_END))
         self.is_in_head = False
-        self.is_in_model = IS_MODEL.search(head) is not None
+        named = {(found[1] or found[2]).decode().lower() for found in NAMES.finditer(head)}
+        if len(named) > 1:
+            raise BadRequest("A part of the form cannot be read.")
+        self.field = named.pop() if named else ""
         return True
 
-    def _take_model(self, value: bytes) -> None:
-        if self.model is not None:
-            raise BadRequest("The form names a model twice.", param="model")
-        name = value.removesuffix(b"\n").removesuffix(b"\r")
-        self.is_in_model = False
+    def _take_value(self, value: bytes) -> None:
+        field, self.field = self.field, ""
+        if getattr(self, field) is not None:
+            raise BadRequest(f"The form names a {field} twice.", param=field)
+        if field == "model":
+            self._take_model(value)
+        else:
+            self._take_user(value)
+
+    def _take_model(self, name: bytes) -> None:
         self.span = (self.offset, self.offset + len(name))
         try:
             self.model = name.decode("ascii")
         except UnicodeDecodeError:
             raise BadRequest("The model's name is not valid.", param="model") from None
-        if not self.model.isprintable() or not 0 < len(name) <= MODEL_MAX:
+        if not self.model.isprintable() or not 0 < len(name) <= VALUE_MAX["model"]:
             raise BadRequest("The model's name is not valid.", param="model")
+
+    def _take_user(self, name: bytes) -> None:
+        try:
+            self.user = name.decode()
+        except UnicodeDecodeError:
+            raise BadRequest("The user's name is not valid.", param="user") from None
+        if len(self.user) > USER_MAX_CHARS:
+            raise BadRequest("The form's field `user` is too long.", param="user")
 
     def _drop(self, size: int) -> None:
         self.pending = self.pending[size:]
@@ -137,9 +157,13 @@ class Upload:
     def model(self) -> str | None:
         return self.scan.model if self.scan is not None else None
 
-    async def begin(self) -> None:
-        """Reads until the model is known, or to the end where the length must be found out."""
-        while self.length is None or (self.scan is not None and self.scan.model is None):
+    @property
+    def user(self) -> str | None:
+        return self.scan.user if self.scan is not None else None
+
+    async def begin(self, *, needs_user: bool) -> None:
+        """Reads until the model is known, and the user if it matters; or to the end, as for the length."""
+        while self.length is None or self.is_wanting(needs_user):
             data = await self._next()
             if not data:
                 self.length = self.spooled_bytes
@@ -148,6 +172,10 @@ class Upload:
             if self.spooled_bytes > self.max_bytes:
                 raise BodyTooLarge(f"The request's body is larger than {self.max_bytes} bytes.")
             self.spool.write(data)
+
+    def is_wanting(self, needs_user: bool) -> bool:
+        scan = self.scan
+        return scan is not None and (scan.model is None or (needs_user and scan.user is None))
 
     async def _next(self) -> bytes:
         try:

@@ -52,9 +52,13 @@ TOO_SLOW = "The request's body did not arrive in time."
 LIVE = "/health/live"
 HEALTH = (LIVE, "/health/ready")
 MODELS = re.compile(r"/v1/models(?:/.+)?")
-# Other bodies are passed on unread, and only for keys that may use every model.
-IS_JSON = re.compile(r"(?:application/json|[^;,]*\+json)?\s*(?:;.*)?", re.IGNORECASE)
 IS_FORM = re.compile(r"multipart/", re.IGNORECASE)
+# Under these names, and under none, providers read JSON: so do we, and `curl -d` sends it under the second.
+# Other bodies are raw, and pass unread for keys that nothing of them could be held to.
+IS_JSON = re.compile(
+    r"(?:application/json|application/x-www-form-urlencoded|text/[^;,]*|[^;,]*\+json)?\s*(?:;.*)?",
+    re.IGNORECASE,
+)
 
 
 class Handler(web.RequestHandler):
@@ -343,6 +347,10 @@ class General:
             return
         content_type = headers.get("Content-Type", "")
         is_read = call.route is not OTHER or IS_JSON.fullmatch(content_type) is not None
+        admission, principal = self.gateway.admission, call.principal
+        assert principal is not None
+        if not is_read and not IS_FORM.match(content_type) and not admission.may_send_raw(principal):
+            raise BadRequest("This key's requests must have a body of JSON or a form.")
         if is_read:
             intake.open(length)
         else:
@@ -356,11 +364,9 @@ class General:
                 call.body = await read_whole(request.content, self.settings.max_body, intake.on_piece)
             intake.done()
             return
-        if not IS_FORM.match(content_type) and not (call.principal and "*" in call.principal.models.globs):
-            raise BadRequest("This key's requests must have a body of JSON or a form.")
         upload = call.upload = Upload(request.content, call.content_type, length, self.settings.max_body)
-        await upload.begin()
-        call.model_requested = upload.model or ""
+        await upload.begin(needs_user=principal.tenant in admission.limiting_users)
+        call.model_requested, call.user = upload.model or "", upload.user
 
     async def respond(self, call: Call, request: web.BaseRequest) -> web.StreamResponse:
         """Runs the gateway beside the response that it writes into."""
