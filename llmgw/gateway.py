@@ -30,7 +30,7 @@ from llmgw.access import Principal
 from llmgw.access.keyring import Keyring
 from llmgw.admission import Admission, Resources
 from llmgw.config import Config
-from llmgw.dialects import MESSAGES, OTHER
+from llmgw.dialects import MESSAGES, OTHER, RESPONSES
 from llmgw.errors import (
     BadRequest,
     ClientGone,
@@ -58,6 +58,7 @@ TRACEPARENT = re.compile(
 PERMITTED_MAX = 4096
 # What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
 Answered = Reply
+IN_BACKGROUND = "'background' is not served here: its answer says nothing of what it costs."
 ODD_USER_ID = "'metadata.user_id' must be one string of at most 512 characters, or null."
 # What the label `model` shows for a request that was refused before its model was known.
 NO_MODEL = ""
@@ -359,6 +360,8 @@ def read(call: Call) -> Skim | None:
         raise BadRequest(error.message, param=error.param) from None
     if facts.model is None and call.route is not OTHER:
         raise BadRequest("You must provide a model parameter.", param="model")
+    if facts.is_background and call.route is RESPONSES:
+        raise BadRequest(IN_BACKGROUND, param="background")
     call.model_requested = facts.model or ""
     call.stream = facts.stream
     call.user = facts.user

@@ -10,7 +10,7 @@ from llmgw.dialects.azure import Azure
 from llmgw.dialects.base import Dialect, Pieces
 from llmgw.dialects.mock import Mock
 from llmgw.dialects.openai import OpenAI
-from llmgw.dialects.routes import INFERENCE, MESSAGES, OTHER, Route
+from llmgw.dialects.routes import INFERENCE, MESSAGES, OTHER, RESPONSES, Route
 
 DIALECTS: dict[str, Callable[[Provider], Dialect]] = {"openai": OpenAI, "azure": Azure, "mock": Mock}
 
@@ -23,6 +23,7 @@ __all__ = [
     "INFERENCE",
     "MESSAGES",
     "OTHER",
+    "RESPONSES",
     "Dialect",
     "Pieces",
     "Route",

@@ -13,6 +13,7 @@ KEYS = {
 READ_TYPES = ("text/plain", "text/json", "application/x-www-form-urlencoded", "TEXT/Plain; charset=utf-8")
 RAW_TYPES = ("application/octet-stream", "audio/wav", "application/json, application/octet-stream")
 PATH = "/v1/moderations"
+DRAW = "/v1/images/generations"
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,23 @@ async def test_a_user_of_a_form_is_as_long_as_any_other(held, far, name):
     answer = await exchange(held.port, upload(form(("user", name), ("model", "gpt-4o")), "users"))
     assert (answer.status, answer.error["param"]) == (400, "user")
     assert far.requests == 0
+
+
+BACKGROUND = ["true", '"true"', "1", "{}", 'false,"background":true', 'false,"back\\u0067round":true']
+
+
+@pytest.mark.parametrize("value", BACKGROUND)
+@pytest.mark.parametrize("build", [post, post_chunked])
+async def test_a_response_in_the_background_is_refused_as_nobody_could_charge_it(held, far, build, value):
+    body = b'{"model":"mock","input":"x","background":%b}' % value.encode()
+    answer = await exchange(held.port, build(body, "/v1/responses", key=KEYS["free"]))
+    assert (answer.status, answer.error["param"]) == (400, "background")
+    assert far.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("/v1/responses", "false"), ("/v1/responses", "null"), (DRAW, '"transparent"')]
+)
+async def test_other_backgrounds_are_not_our_concern(held, path, value):
+    body = b'{"model":"mock","input":"x","prompt":"x","background":%b}' % value.encode()
+    assert (await exchange(held.port, post(body, path, key=KEYS["free"]))).status == 200
