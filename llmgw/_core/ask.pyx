@@ -249,7 +249,8 @@ cdef class Permit:
         ask.input_tokens = way.estimate.input_tokens(facts.prompt_bytes, way._max_input)
         if self._is_text:
             output_tokens = way.estimate.output_tokens(
-                facts.max_output_tokens if self._says_max_output else facts.max_tokens, facts.n, self._most.output_tokens,
+                facts.max_output_tokens if self._says_max_output else facts.max_tokens,
+                choices_of(facts), self._most.output_tokens,
             )
         self._reserve(ask, output_tokens, counts_money)
 
@@ -595,6 +596,11 @@ cdef class Ask:
             self.attempt.end(IGNORED)
 
 
+cdef inline long long choices_of(Skim facts) noexcept:
+    """Answers that the request is to have: each prompt gets `n`."""
+    return <long long>facts.n * facts.prompts
+
+
 cdef inline long long health_now_us() noexcept:
     """The clock of `health`."""
     return <long long>(monotonic_ns() // 1000)
@@ -663,7 +669,7 @@ cdef class Books:
         """What the request cost, once. `usage` is None for an answer without tokens."""
         cdef Attempt attempt = ask.attempt if ask is not None else None
         cdef Way way = None
-        cdef long long tokens, usd_micro
+        cdef long long tokens, usd_micro, choices, each
         if attempt is not None and attempt.id != 0 and not attempt._is_recorded:
             way = attempt.way
         if usage is not None:
@@ -696,7 +702,9 @@ cdef class Books:
         if way is not None and facts is not None and usage is not None and not usage.is_estimated:
             # An answer that the caller cut off says nothing of the model's own length.
             is_cut = facts.max_tokens >= 0 or facts.max_output_tokens >= 0
-            way.estimate.learn(facts.prompt_bytes, call.input_tokens, 0 if is_cut else call.output_tokens)
+            choices = choices_of(facts)
+            each = (max(call.output_tokens, 0) + choices - 1) // choices
+            way.estimate.learn(facts.prompt_bytes, call.input_tokens, 0 if is_cut else each)
 
     cdef int _record(self, Call call, Attempt attempt, Ask ask, Usage usage, long long cost, bint is_charged) except -1:
         cdef long long input_tokens = 0, output_tokens = 0, cached_tokens = 0

@@ -53,7 +53,8 @@ cdef double MOST_RATIO = 4.0        # LEAST_RATIO * 2 ** (RATIO_BINS / RATIO_STE
 cdef double FIRST_RATIO = 0.5       # until learned: above every script in wide use; emoji and base64 reach 0.75
 cdef long long FIRST_OUTPUT = 1024  # until learned
 cdef long long MOST_OUTPUT = 1 << 20        # of one choice, where the model's maximum is unknown
-cdef long long MOST_COUNT = 1 << 40         # keeps every product far inside 64 bits
+cdef long long MOST_COUNT = 1 << 40         # keeps every product far inside 64 bits,
+cdef long long MOST_CHOICES = 1 << 22       # together with this
 
 assert UNITS * sizeof(Unit) <= layout.ESTIMATES_BYTES
 
@@ -131,7 +132,7 @@ cdef class ModelEstimate:
         tokens = min(tokens, MOST_COUNT if max_output >= 0 else MOST_OUTPUT)
         if max_output >= 0:
             tokens = min(tokens, max_output)
-        return tokens * min(max(n, 1), 1024)
+        return min(tokens * min(max(n, 1), MOST_CHOICES), MOST_COUNT)
 
     cpdef int learn(self, prompt_bytes, input_tokens, output_tokens) except -1:
         """Takes in what a provider reported. Anything but a positive count tells nothing and is passed over."""

@@ -127,6 +127,11 @@ def test_every_choice_may_use_max_tokens(estimate):
     assert estimate.output_tokens(100, 3, 4096) == 300
     assert estimate.output_tokens(5000, 3, 4096) == 3 * 4096
     assert estimate.output_tokens(100, 0, -1) == 100
+    assert estimate.output_tokens(100, 128 * 10_000, 4096) == 128_000_000
+
+
+def test_any_number_of_choices_is_bounded(estimate):
+    assert estimate.output_tokens(2**31 - 1, 2**62, 2**62) == 2**40
 
 
 def test_the_models_context_bounds_the_input(estimate):

@@ -2,6 +2,7 @@
 
 import json
 
+from gatewayrig import Gateway
 from wireclient import chat, exchange, post
 
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "mock"}
@@ -127,3 +128,14 @@ async def test_a_report_in_a_failed_request_is_not_charged(odd_gateway, odd):
     answer = await exchange(odd_gateway.port, post(chat()))
     assert (answer.status, answer.body) == (400, body)
     assert (await odd_gateway.log_line())["cost_usd"] is None
+
+
+async def test_what_is_learned_of_an_answers_length_is_one_choices(odd_gateway: Gateway, odd):
+    """Of four choices with 8,000 tokens together each has 2,000."""
+    asked = chat(model="gpt-never-asked", n=4)
+    odd.replies = [whole('{"prompt_tokens":5,"completion_tokens":8000}')]
+    assert (await exchange(odd_gateway.port, post(asked))).status == 200
+    question = {"tenant": "acme", "key": "web", "body": json.loads(asked)}
+    request = post(json.dumps(question).encode(), "/admin/explain", key=None)
+    answer = await exchange(odd_gateway.admin_port, request.replace(b"gateway.test", b"127.0.0.1"))
+    assert 8_000 <= answer.json["estimate"]["output_tokens"] <= 4 * 2_500

@@ -133,6 +133,24 @@ async def test_a_user_of_a_form_is_as_long_as_any_other(held, far, name):
     assert far.requests == 0
 
 
+@pytest.mark.parametrize(
+    ("prompt", "more", "status"),
+    [
+        (["x"] * 100, {}, 429),
+        ([[1, 2]] * 100, {}, 429),
+        (["x"] * 5, {"n": 10}, 429),
+        (["x"] * 5, {"n": 1, "best_of": 10}, 429),
+        ([1, 2] * 50, {}, 200),
+        (["x"] * 5, {"n": 2}, 200),
+    ],
+)
+async def test_each_prompt_of_a_list_is_answered_and_reserved_for(held, far, prompt, more, status):
+    body = json.dumps({"model": "mock", "prompt": prompt, "max_tokens": 100, **more}).encode()
+    answer = await exchange(held.port, post(body, "/v1/completions", key=KEYS["prompts"]))
+    assert answer.status == status
+    assert far.requests == (status == 200)
+
+
 BACKGROUND = ["true", '"true"', "1", "{}", 'false,"background":true', 'false,"back\\u0067round":true']
 
 
