@@ -16,6 +16,9 @@ cdef struct Most:
     long long input_pusd, output_pusd, request_pusd, output_tokens
 
 
+cdef class Attempt
+
+
 @cython.final
 cdef class Way:
     cdef readonly object upstream
@@ -38,7 +41,7 @@ cdef class Way:
     cdef bytes _names
 
     cpdef long long cost_usd_micro(self, long long input_tokens, long long cached_tokens, long long output_tokens)
-    cdef long long _flat_cost_usd_micro(self, Call call)
+    cdef long long _flat_cost_usd_micro(self, Call call, Attempt attempt)
 
 
 @cython.final

@@ -120,9 +120,9 @@ cdef class Way:
             self._input_pusd, self._cached_pusd, self._output_pusd, self.request_pusd,
         )
 
-    cdef long long _flat_cost_usd_micro(self, Call call):
-        """Of an answer without tokens: its price as a request, if it has one."""
-        if self.request_pusd and 200 <= call.status < 400 and call.method not in FREE:
+    cdef long long _flat_cost_usd_micro(self, Call call, Attempt attempt):
+        """Without tokens: its price as a request, if it has one and may have been done."""
+        if self.request_pusd and attempt.may_be_billed and call.method not in FREE:
             return self.cost_usd_micro(0, 0, 0)
         return -1
 
@@ -657,7 +657,10 @@ cdef class Books:
         cdef Way way = attempt.way
         if attempt.id == 0 or attempt._is_recorded:
             return
-        cost = way.cost_usd_micro(usage.input_tokens, usage.cached_tokens, usage.output_tokens) if usage is not None else -1
+        if usage is not None:
+            cost = way.cost_usd_micro(usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+        else:
+            cost = way._flat_cost_usd_micro(call, attempt)
         self._record(call, attempt, ask, usage, cost, False)
 
     def give_up(self, Attempt attempt not None, long long billed_tokens):
@@ -680,7 +683,7 @@ cdef class Books:
             if usage is not None:
                 call.cost_usd_micro = way.cost_usd_micro(call.input_tokens, call.cached_tokens, call.output_tokens)
             else:
-                call.cost_usd_micro = way._flat_cost_usd_micro(call)
+                call.cost_usd_micro = way._flat_cost_usd_micro(call, attempt)
         tokens = max(call.input_tokens, 0) + max(call.output_tokens, 0)
         usd_micro = max(call.cost_usd_micro, 0)
         if self._failpoint is not None:

@@ -67,7 +67,7 @@ class Upstream:
         if connection is not None:
             try:
                 begun = self.exchange(connection, call, facts, attempt, head, body, total_at_s)
-                await (begun if call.upload is None else uploaded(connection, call, renamed, begun))
+                await (begun if call.upload is None else uploaded(connection, call, attempt, renamed, begun))
                 return connection
             except UpstreamError:
                 if connection.has_begun or connection.is_late or call.is_upload_begun:
@@ -79,7 +79,7 @@ class Upstream:
         connection = await self.pool.connect(total_at_s)
         try:
             begun = self.exchange(connection, call, facts, attempt, head, body, total_at_s)
-            await (begun if call.upload is None else uploaded(connection, call, renamed, begun))
+            await (begun if call.upload is None else uploaded(connection, call, attempt, renamed, begun))
         except BaseException:
             connection.close()
             raise
@@ -146,13 +146,18 @@ def own_idempotency_key(call: Call, model: str) -> bytes:
     return sha256(b"\0".join(parts)).hexdigest().encode()
 
 
-async def uploaded(connection: Connection, call: Call, renamed: str | None, begun: Signal) -> None:
+async def uploaded(
+    connection: Connection, call: Call, attempt: Attempt, renamed: str | None, begun: Signal
+) -> None:
     """The body follows piece by piece, until the answer begins."""
     assert call.upload is not None
     call.is_upload_begun = True
     task = asyncio.get_running_loop().create_task(upload(connection, call.upload.pieces(renamed)))
     try:
         await begun
+    except BaseException:
+        attempt.may_be_billed = attempt.may_be_billed and task.done()  # nobody can have done half of it
+        raise
     finally:
         if not task.done():
             connection.must_close()  # a provider may answer before it has read everything

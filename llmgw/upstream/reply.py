@@ -7,7 +7,7 @@ from collections.abc import Container
 from time import time
 from typing import Final
 
-from llmgw._core.ask import Ask, Attempt
+from llmgw._core.ask import FREE, Ask, Attempt
 from llmgw._wire.call import Call
 from llmgw._wire.skim import Answer, Skim, skim_answer
 from llmgw._wire.sse import EventScanner
@@ -65,7 +65,7 @@ class Reply:
     def usage(self, facts: Skim | None, call: Call) -> Usage | None:
         """What to charge for; None for an answer that costs no tokens."""
         connection = self.connection
-        if connection.status >= 400 or call.method != "POST":
+        if connection.status >= 400 or call.method in FREE:
             return None  # what is fetched again was paid for when it was made
         scanner = connection.events
         if scanner is not None:
@@ -86,9 +86,9 @@ def judge_status(connection: Connection, attempt: Attempt, served_elsewhere: Con
     """A redirect is a failure, too: destinations come from the configuration alone."""
     status, body = connection.status, connection.peek_held()
     cause = cause_of_status(status, body)
+    attempt.may_be_billed = False
     if cause is None or (cause.is_of_request and cause not in served_elsewhere):
         return
-    attempt.may_be_billed = False
     is_dead_key = is_of_dead_key(status, body)
     if is_dead_key and cause is Cause.RATE_LIMIT:
         cause = Cause.AUTH  # no wait helps

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from gatewayrig import Gateway
 from wireclient import chat, exchange, post
 
@@ -128,6 +129,20 @@ async def test_a_report_in_a_failed_request_is_not_charged(odd_gateway, odd):
     answer = await exchange(odd_gateway.port, post(chat()))
     assert (answer.status, answer.body) == (400, body)
     assert (await odd_gateway.log_line())["cost_usd"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "tokens"), [("POST", 7), ("PUT", 7), ("PATCH", 7), ("DELETE", 0), ("GET", 0)]
+)
+async def test_what_makes_something_is_charged_and_what_fetches_or_removes_is_not(
+    odd_gateway, odd, method, tokens
+):
+    odd.replies = [whole('{"prompt_tokens":5,"completion_tokens":2}')]
+    request = post(chat(), "/v1/moderations").replace(b"POST", method.encode(), 1)
+    assert (await exchange(odd_gateway.port, request)).status == 200
+    line = await odd_gateway.log_line()
+    assert line["input_tokens"] + line["output_tokens"] == tokens
+    assert line["cost_usd"] == (0.000009 if tokens else None)
 
 
 async def test_what_is_learned_of_an_answers_length_is_one_choices(odd_gateway: Gateway, odd):

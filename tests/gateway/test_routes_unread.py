@@ -4,7 +4,7 @@ import json
 
 import pytest
 from gatewayrig import ONCE, Gateway, up
-from wireclient import exchange, post, post_chunked
+from wireclient import exchange, post, post_chunked, wire_to
 
 KEYS = {
     name: f"sk-of-{name}-0123456789"
@@ -14,6 +14,7 @@ READ_TYPES = ("text/plain", "text/json", "application/x-www-form-urlencoded", "T
 RAW_TYPES = ("application/octet-stream", "audio/wav", "application/json, application/octet-stream")
 PATH = "/v1/moderations"
 DRAW = "/v1/images/generations"
+DRAWN = {"model": "drawn", "prompt": "a cat"}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,46 @@ async def test_a_user_of_a_form_is_as_long_as_any_other(held, far, name):
     answer = await exchange(held.port, upload(form(("user", name), ("model", "gpt-4o")), "users"))
     assert (answer.status, answer.error["param"]) == (400, "user")
     assert far.requests == 0
+
+
+async def test_a_request_that_was_priced_and_not_answered_may_have_been_done(held, far):
+    async with wire_to(held.port) as wire:
+        wire.send(post(json.dumps(DRAWN | {"mock": {"delay_s": 30}}).encode(), DRAW, key=KEYS["money"]))
+        await far.wait(lambda mock: mock.in_flight == 1)
+    line = await held.log_line()
+    assert (line["client_gone"], line["usage_source"], line["cost_usd"]) == (True, None, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "cost_usd"),
+    [
+        ({}, 200, 0.01),
+        ({"close": "before-head"}, 502, 0.01),
+        ({"reset": "after-head"}, 502, 0.01),
+        ({"status": 500}, 502, None),
+        ({"status": 429}, 503, None),
+        ({"status": 400}, 400, None),
+        ({"status": 404}, 404, None),
+    ],
+    ids=str,
+)
+async def test_a_price_as_a_request_is_charged_for_what_was_not_refused(held, fault, status, cost_usd):
+    answer = await exchange(
+        held.port, post(json.dumps(DRAWN | {"mock": fault}).encode(), DRAW, key=KEYS["money"])
+    )
+    line = await held.log_line()
+    assert (answer.status, line["cost_usd"], line["usage_source"]) == (status, cost_usd, None)
+    await held.forget_log()
+
+
+async def test_half_an_upload_costs_nothing(held, far):
+    body = form(("model", "drawn"))
+    request = upload(body, "money").replace(b"Length: %d" % len(body), b"Length: 1000000")
+    async with wire_to(held.port) as wire:
+        wire.send(request)
+        await far.wait(lambda mock: mock.in_flight == 1)
+    line = await held.log_line()
+    assert (line["client_gone"], line["attempts"], line["cost_usd"]) == (True, 1, None)
 
 
 @pytest.mark.parametrize(
