@@ -11,6 +11,8 @@ import logging
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
 from time import monotonic, time
 from typing import Any
 
@@ -132,8 +134,16 @@ class Handler(web.RequestHandler):
             self.head_timer = None
 
     def head_is_late(self) -> None:
+        """As in the fast lane: it is told, and what still comes is dropped."""
         self.head_timer = None
-        self.force_close()
+        self.is_deaf = True
+        call = self.app.new_call()
+        error = BodyTimeout("The request's headers did not arrive in time.")
+        self.app.gateway.refuse(call, error)
+        if self.transport is not None:
+            self.transport.write(last_words(call, error))
+            self.transport.write_eof()
+            self._loop.call_later(LINGER_S, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.head_is_here()
@@ -201,6 +211,15 @@ class Narrow(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.handler.connection_lost(exc)
+
+
+def last_words(call: Call, error: GatewayError) -> bytes:
+    """The answer where there is no request that aiohttp could answer."""
+    body = error_body(error)
+    status = HTTPStatus(error.status)
+    framing = f"content-length: {len(body)}\r\ndate: {formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
+    line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+    return line.encode() + error_head(call, error) + framing.encode() + body
 
 
 def whole_response(status: int, head: bytes, body: bytes) -> web.Response:
