@@ -21,7 +21,7 @@ from llmgw.explain import listed, question_of, remembered, suppose
 from llmgw.explain.question import QUESTION_MAX_BYTES
 from llmgw.gateway import Gateway
 from llmgw.metrics import CONTENT_TYPE, Budgets, Limits, Targets, render
-from llmgw.server.failures import error_body
+from llmgw.server.failures import openai_body
 
 EXPLAIN = "/admin/explain"
 SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "llmgw"}
@@ -172,7 +172,7 @@ def json_response(data: object) -> web.Response:
 
 def failed(error: GatewayError) -> web.Response:
     return web.Response(
-        body=error_body(error), status=error.status, content_type="application/json", headers=SECURITY
+        body=openai_body(error), status=error.status, content_type="application/json", headers=SECURITY
     )
 
 

@@ -15,11 +15,43 @@ from llmgw.upstream.heads import plain_head, route_line
 
 logger = logging.getLogger("llmgw")
 JSON = b"application/json"
+ANTHROPIC = "/v1/messages"
+# Its words by status; other 4xx are invalid_request_error, other 5xx api_error.
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
-def error_body(error: GatewayError) -> bytes:
+def error_body(call: Call, error: GatewayError) -> bytes:
+    """In the shape of the API whose route was asked."""
+    return anthropic_body(call, error) if is_anthropic(call) else openai_body(error)
+
+
+def is_anthropic(call: Call) -> bool:
+    return call.endpoint == ANTHROPIC or call.endpoint.startswith(ANTHROPIC + "/")
+
+
+def openai_body(error: GatewayError) -> bytes:
     return orjson.dumps(
         {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    )
+
+
+def anthropic_body(call: Call, error: GatewayError) -> bytes:
+    other = "invalid_request_error" if error.status < 500 else "api_error"
+    kind = ANTHROPIC_TYPES.get(error.status, other)
+    return orjson.dumps(
+        {
+            "type": "error",
+            "error": {"type": kind, "message": error.message},
+            "request_id": call.request_id,
+        }
     )
 
 
@@ -46,8 +78,9 @@ def fail(call: Call, failure: BaseException, out: Outlet) -> None:
         logger.error("request %s failed", call.request_id, exc_info=failure)
         failure = InternalError("The gateway failed to serve this request.")
     if not out.is_begun:
-        out.answer(failure.status, error_head(call, failure), error_body(failure))
+        out.answer(failure.status, error_head(call, failure), error_body(call, failure))
         return
     if call.is_events:
-        out.write(b"data: " + error_body(failure) + b"\n\n")
+        event = b"event: error\ndata: " if is_anthropic(call) else b"data: "
+        out.write(event + error_body(call, failure) + b"\n\n")
     out.cut()

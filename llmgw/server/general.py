@@ -170,7 +170,7 @@ class Handler(web.RequestHandler):
             else BadRequest("The request is not valid HTTP.")
         )
         self.app.gateway.refuse(call, error)
-        response = whole_response(error.status, error_head(call, error), error_body(error))
+        response = whole_response(error.status, error_head(call, error), error_body(call, error))
         response.force_close()
         self.is_deaf = True
         return response
@@ -300,7 +300,7 @@ class General:
             # Such a head may be read in another way by whoever passed it on to us: nothing may follow it.
             call.fault = error
             self.gateway.refuse(call, error)
-            response = whole_response(error.status, error_head(call, error), error_body(error))
+            response = whole_response(error.status, error_head(call, error), error_body(call, error))
             response.force_close()
             protocol.is_deaf = True
             return response
@@ -350,7 +350,7 @@ class General:
         """Live: the process answers. Ready: it wants more connections."""
         if call.endpoint not in HEALTH:
             error = UnknownRoute(f"Unknown request URL: {call.endpoint[:SHOWN_MAX]}.")
-            return whole_response(error.status, error_head(call, error), error_body(error))
+            return whole_response(error.status, error_head(call, error), error_body(call, error))
         is_good = call.endpoint == LIVE or not self.is_draining
         body = b'{"status":"ok"}' if is_good else b'{"status":"draining"}'
         return whole_response(200 if is_good else 503, plain_head(call, JSON), body)
