@@ -20,6 +20,7 @@ from typing import Final
 from llmgw import config
 from llmgw._wire.deadline import TICK_SECONDS
 from llmgw._wire.gate import REASONS, Gate
+from llmgw.config.machine import groups, maybe_text
 from llmgw.errors import Overloaded
 
 logger = logging.getLogger("llmgw")
@@ -189,28 +190,8 @@ def limits_of(root: Path) -> Iterator[int]:
     for line in maybe_text(root / "proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
             yield int(line.split()[1]) << 10
-    mount = root / "sys/fs/cgroup"
-    for line in maybe_text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from group_limits(mount, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            yield from group_limits(mount / "memory", path, "memory.limit_in_bytes")
-
-
-def group_limits(mount: Path, path: str, name: str) -> Iterator[int]:
-    """Of a group and those above it. In a container its own group stands at the mount's root."""
-    group = mount / path.lstrip("/")
-    for directory in (group, *group.parents):
-        text = maybe_text(directory / name).strip()
-        if text.isdigit():  # else `max`
-            yield int(text)
-        if directory == mount:
-            return
-
-
-def maybe_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    for group in groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = maybe_text(group / name).strip()
+            if text.isdigit():  # else `max`
+                yield int(text)

@@ -6,9 +6,7 @@ something else on the way, and each type here is as strict as its one parser.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, WithJsonSchema
 
 from llmgw.config import units
+from llmgw.config.machine import cores
 from llmgw.config.redis_url import EXPECTED as REDIS_EXPECTED
 from llmgw.config.redis_url import parse_redis_url
 
@@ -71,9 +70,9 @@ def json_words(*words: str) -> dict[str, Any]:
 
 
 def worker_count(value: object) -> int:
-    """`auto` is one worker for each core that this process may run on; elsewhere than on Linux, one."""
+    """`auto` is one worker for each core that this process may use."""
     if value == "auto":
-        return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        return cores()
     try:
         return units.integer_between(1, WORKERS_MAX)(value)
     except ValueError:
