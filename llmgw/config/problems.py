@@ -86,7 +86,7 @@ class Problems:
         return self._lines(self.noted)
 
     def _lines(self, texts: list[tuple[int, str]]) -> list[str]:
-        return [f"{self.source}:{line}: {text}" for line, text in sorted(texts)]
+        return [one_line(f"{self.source}:{line}: {text}") for line, text in sorted(texts)]
 
 
 def path_text(path: Path) -> str:
@@ -109,7 +109,11 @@ def shown_step(step: str) -> str:
 def quoted(text: str) -> str:
     """In double quotes, on one line, not too long."""
     short = text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
-    return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short) + '"'
+    return '"' + one_line(short.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shown_scalar(path: Path, text: str) -> str:

@@ -88,6 +88,11 @@ def _compose(text: str, problems: Problems) -> yaml.Node | None:
     return None
 
 
+def is_text(word: str) -> bool:
+    """Not empty, and without half a character: YAML can spell a lone surrogate, which UTF-8 cannot."""
+    return bool(word) and not any("\ud800" <= character <= "\udfff" for character in word)
+
+
 def ord_of(character: int | str | bytes) -> int:
     return character if isinstance(character, int) else ord(character)
 
@@ -176,7 +181,7 @@ class _Walk:
         return data
 
     def _key(self, node: yaml.Node, path: Path) -> str | None:
-        if not isinstance(node, yaml.ScalarNode) or not node.value or node.tag == MERGE:
+        if not isinstance(node, yaml.ScalarNode) or node.tag == MERGE or not is_text(node.value):
             found = "a merge key" if node.tag == MERGE else "a key that is no word"
             self._report(node, path, "keys that are plain words", found, aside=True)
             return None
