@@ -120,7 +120,7 @@ class Gateway:
                 return
             call.status = error.status if not out.is_begun else call.status
             call.client_gone = isinstance(error, ClientGone)
-            call.error_code = error.code or error.type
+            call.error_code = error.code
             raise
         except asyncio.CancelledError:
             call.client_gone = True
@@ -164,7 +164,7 @@ class Gateway:
     def refuse(self, call: Call, error: GatewayError) -> None:
         """Of a request that could not even be read."""
         self.metrics.started()
-        call.status, call.error_code = error.status, error.code or error.type
+        call.status, call.error_code = error.status, error.code
         self.remember(call, None)
 
     def identify(self, call: Call) -> None:

@@ -287,6 +287,6 @@ def told_error(result: str, error: GatewayError, wait_us: int) -> dict[str, obje
         "result": result,
         "wait_ms": wait_us / 1e3 if wait_us >= 0 else None,
         "status": error.status,
-        "code": error.code or error.type,
+        "code": error.code,
         "message": error.message,
     }
