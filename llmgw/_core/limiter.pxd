@@ -79,7 +79,7 @@ cdef class Gauge:
 @cython.final
 cdef class Refusal:
     cdef readonly Gauge gauge
-    cdef readonly int64_t used, requested, wait_us
+    cdef readonly int64_t used, requested, wait_us, reset_us
     cdef readonly tuple lacking
     cdef tuple _caller, _target
     cdef int64_t _amounts[UNITS]

@@ -126,7 +126,7 @@ cdef class Refusal:
     """`gauge` refused, with `used` of its limit taken and `requested` asked for.
 
     `wait_us`: how long until there is room, NEVER (more than the whole limit), or UNKNOWN (when somebody
-    gives something back). Where the machine's leases are short and nothing else refused, `lacking` names
+    gives something back); `reset_us`: until all that is used has left. Where the machine's leases are short and nothing else refused, `lacking` names
     their gauges: once they are granted or denied, the question can be put again.
     """
 
@@ -589,6 +589,7 @@ cdef class Limiter:
         cdef int first = <int>PyTuple_GET_SIZE(caller), count = first + <int>PyTuple_GET_SIZE(target), index
         cdef int worst = -1
         cdef int64_t used[PARTS_MAX]
+        cdef int64_t reset_us = 0
         cdef bint is_good = False
         for index in range(count):
             gauges[index] = <PyObject*>(PyTuple_GET_ITEM(caller, index) if index < first else PyTuple_GET_ITEM(target, index - first))
@@ -606,12 +607,14 @@ cdef class Limiter:
                 worst = worst_of(waits, count)
                 for index in range(count):
                     used[index] = used_of(rows[index])
-                if worst >= 0 and not is_batch and not is_waiter:
-                    mark_hungry(rows, waits, count, now_us)
+                if worst >= 0:
+                    reset_us = resets_us(rows[worst], now_us)
+                    if not is_batch and not is_waiter:
+                        mark_hungry(rows, waits, count, now_us)
         finally:
             self._commit()
         # No object is made under the lock: the collector could run there, and all workers wait for it.
-        return None if is_good else refusal_of(record.amounts, caller, target, gauges, waits, used, worst)
+        return None if is_good else refusal_of(record.amounts, caller, target, gauges, waits, used, worst, reset_us)
 
     cdef bint _judge(
         self, HoldRecord* record, PyObject** gauges, Row** rows, int64_t* waits, int count, int64_t now_us,
@@ -822,7 +825,7 @@ cdef class Limiter:
                 waits[index] = 0
             is_good = is_good and waits[index] == 0
         self._unlock()
-        found = refusal_of(amounts, caller, target, gauges, waits, used, worst_of(waits, count))
+        found = refusal_of(amounts, caller, target, gauges, waits, used, worst_of(waits, count), 0)
         return None if is_good else found, found.snapshot()
 
     cdef void _glance(self, Gauge gauge, Row* row, int64_t now_us) noexcept:
@@ -1106,8 +1109,18 @@ cdef inline int64_t used_of(Row* row) noexcept nogil:
     return max(row.used, row.denied_used) if row.denied_us else row.used
 
 
+cdef inline int64_t resets_us(Row* row, int64_t now_us) noexcept nogil:
+    """How long until a sliding window is empty; of a fleet's, which is known by its sum alone, it may be sooner."""
+    if row.width_us <= 0:
+        return 0
+    if row.denied_us > now_us:
+        return (row.head + RING) * row.width_us - now_us
+    return frees_us(row, row.used, now_us) if row.used else 0
+
+
 cdef Refusal refusal_of(
     int64_t* amounts, tuple caller, tuple target, PyObject** gauges, int64_t* waits, int64_t* used, int worst,
+    int64_t reset_us,
 ):
     """Of the gauge that is `worst`; of short leases where none is."""
     cdef int index, count = <int>(PyTuple_GET_SIZE(caller) + PyTuple_GET_SIZE(target))
@@ -1121,6 +1134,7 @@ cdef Refusal refusal_of(
         refusal.gauge, refusal.wait_us = refusal.lacking[0] if refusal.lacking else None, UNKNOWN_US
     else:
         refusal.gauge, refusal.used, refusal.wait_us = <Gauge>gauges[worst], used[worst], waits[worst]
+        refusal.reset_us = reset_us
     if refusal.gauge is not None:
         refusal.requested = amounts[refusal.gauge.unit]
     return refusal

@@ -66,7 +66,7 @@ def limit_lines(refusal: Refusal) -> bytes:
         return b""
     kind = WORDS[limit.word].kind
     remaining = max(limit.amount - refusal.used, 0)
-    reset = duration_text(max(refusal.wait_us, 0))
+    reset = duration_text(refusal.reset_us)
     return (
         f"x-ratelimit-limit-{kind}: {limit.amount}\r\n"
         f"x-ratelimit-remaining-{kind}: {remaining}\r\n"

@@ -110,6 +110,11 @@ class Account:
             >= over
         )
 
+    def reset_us(self, now_us: int) -> int:
+        """Until nothing is in the window."""
+        used = self.taken() if self.is_sliding else 0
+        return max(self.leaves_us(entry) for entry in self.entries if entry.amount) - now_us if used else 0
+
     def leaves_us(self, entry: Entry) -> int:
         return (entry.at_us // self.width_us + RING) * self.width_us
 

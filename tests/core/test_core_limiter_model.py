@@ -166,6 +166,7 @@ class Machine(RuleBasedStateMachine):
             account.taken(),
             amounts[account.gauge.unit],
         )
+        assert answer.reset_us == account.reset_us(self.now_us)
         for account in accounts:
             assert self.limiter.read(account.gauge, self.now_us) == (account.taken(), account.reserved)
         return answer

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmgw.errors import GatewayError, QueueFull, QueueTimeout, QuotaExceeded, RateLimited
-from llmgw.limits.refusal import found_no_place, price_unknown, refused, waited_in_vain
+from llmgw.limits.refusal import found_no_place, limit_lines, price_unknown, refused, waited_in_vain
 from llmgw.limits.words import WORDS, duration_text, money_text, period_text
 
 NEVER, UNKNOWN = -1, -2
@@ -25,10 +25,11 @@ def refusal(
     scope: str = "tenant",
     subject: str = "acme",
     period: str = "",
+    reset_us: int = 0,
 ) -> Any:
     limit = SimpleNamespace(scope=scope, subject=subject, word=word, amount=amount, period=period)
     gauge = SimpleNamespace(key=bytes(16), limit=amount, info=limit)
-    return SimpleNamespace(gauge=gauge, used=used, requested=requested, wait_us=wait_us)
+    return SimpleNamespace(gauge=gauge, used=used, requested=requested, wait_us=wait_us, reset_us=reset_us)
 
 
 def told(error: GatewayError) -> tuple[int, str, str | None, bool, float | None]:
@@ -132,6 +133,13 @@ def test_a_budget_names_its_amount_and_period(scope: str, period: str, wait_us: 
     assert error.message == sentence
     assert told(error) == (429, "insufficient_quota", "insufficient_quota", False, None)
     assert isinstance(error, QuotaExceeded)
+
+
+def test_the_reset_is_when_the_window_is_empty_and_not_this_requests_wait() -> None:
+    assert limit_lines(refusal(wait_us=570_000, reset_us=59_500_000)) == (
+        b"x-ratelimit-limit-tokens: 10000\r\nx-ratelimit-remaining-tokens: 1290\r\nx-ratelimit-reset-tokens: 59.5s\r\n"
+    )
+    assert b"x-ratelimit-reset-tokens: 12s\r\n" in limit_lines(refusal(wait_us=NEVER, reset_us=12_000_000))
 
 
 def test_one_that_waited_in_vain_learns_for_what() -> None:
