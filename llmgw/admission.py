@@ -22,12 +22,19 @@ from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim
 from llmgw.access import Principal
 from llmgw.config import FALLBACK_CLASSES, Config, Target, bounds_of, is_glob, price_of
-from llmgw.errors import ConfigError, GatewayError, NoUpstream, Overloaded, QueueFull
+from llmgw.errors import ConfigError, GatewayError, NoUpstream, Overloaded
 from llmgw.ledger import LedgerFile
 from llmgw.limits.exact import ENCODINGS, ExactCounter, VocabularyError, encoding_of
 from llmgw.limits.options import is_batch, max_wait_s, tags_of
 from llmgw.limits.queue import Joined, Waiter
-from llmgw.limits.refusal import found_no_place, limit_lines, price_unknown, refused, waited_in_vain
+from llmgw.limits.refusal import (
+    found_no_place,
+    limit_lines,
+    lost_its_place,
+    price_unknown,
+    refused,
+    waited_in_vain,
+)
 from llmgw.limits.rules import Limit, Rules
 from llmgw.metrics import Metrics
 from llmgw.routing import Catalog, Plan
@@ -383,7 +390,7 @@ class Admission:
             raise waited_in_vain(outcome, call.model_requested, call.tenant_id)
         if isinstance(outcome, GatewayError):
             raise outcome
-        raise QueueFull("Too many requests are waiting, and others had a better claim to the place.")
+        raise lost_its_place(waiter.refusal or refusal)
 
     def decide_as_waiter(self, ask: Ask, now_us: int) -> object:
         try:

@@ -99,6 +99,14 @@ def found_no_place(refusal: Refusal, model: str, tenant: str) -> GatewayError:
     )
 
 
+def lost_its_place(refusal: Refusal) -> QueueFull:
+    """For a caller that waited until the queue was full and somebody else came before it."""
+    return QueueFull(
+        "Too many requests are waiting, and others had a better claim to the place.",
+        retry_after_s=_retry_after_s(refusal),
+    )
+
+
 def price_unknown(model: str) -> PriceUnknown:
     return PriceUnknown(
         f"The price of {model} is not known here, so that a request for it cannot be held to a budget."

@@ -170,6 +170,28 @@ async def test_who_finds_the_queue_full_is_told_so(far, narrow):
     assert far.requests == 3 and most_at_once(far.seen) == 1
 
 
+async def test_who_loses_its_place_to_a_better_claim_is_told_when_to_come_again(far, narrow):
+    def waiting() -> float:
+        return narrow.metrics().total("llm_queue_depth")
+
+    async def ask(caller):
+        return await caller.ask(slow(), "x-llmgw-max-wait: 20s")
+
+    running = [asyncio.ensure_future(with_callers([narrow], SLOTS, ask, key_of("interactive")))]
+    await far.wait(lambda mock: mock.seen.requests == SLOTS)
+    batch = asyncio.ensure_future(with_callers([narrow], 2, ask, key_of("batch")))
+    await wait_for("the queue is full", lambda: waiting() == 2)
+    running.append(asyncio.ensure_future(with_callers([narrow], 1, ask, key_of("interactive"))))
+    answers = await batch
+    assert Counter(answer.status for answer in answers) == {200: 1, 429: 1}
+    [lost] = [answer for answer in answers if answer.status == 429]
+    assert lost.error["code"] == "queue_full" and "better claim" in lost.error["message"]
+    assert lost.header("x-should-retry") == "true"
+    assert (lost.header("retry-after"), lost.header("retry-after-ms")) == ("1", "1000")
+    for ones in await asyncio.gather(*running):
+        assert {answer.status for answer in ones} == {200}
+
+
 async def test_who_leaves_the_queue_is_not_sent_and_leaves_its_place_to_others(far, narrow):
     def waiting() -> float:
         return narrow.metrics().total("llm_queue_depth")
