@@ -132,7 +132,7 @@ FAMILIES: Final = (
     Family(
         meter.REDIS_COMMANDS,
         "llm_redis_commands_total",
-        "Commands sent to Redis, by what became of them.",
+        "Commands that Redis answered, and exchanges with it that failed or were sent again, by why.",
         ("result",),
     ),
     Family(
@@ -144,7 +144,7 @@ FAMILIES: Final = (
     Family(
         meter.LEASE_STRANDED,
         "llm_lease_stranded_total",
-        "What this machine leased from the fleet's limits and gave back unused.",
+        "Amounts leased that can never be returned: nobody knows whether the lease took effect.",
         ("unit",),
     ),
     Family(

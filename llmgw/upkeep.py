@@ -43,7 +43,8 @@ class Upkeep:
         self.looks: dict[bytes, deque[int]] = {}
         self.is_redis_away = False
         self.claims: set[asyncio.Task[None]] = set()
-        self.redis_before = dict.fromkeys(("commands", "errors", "away_us", "stranded"), 0)
+        self.redis_before: dict[str, int] = {}
+        self.redis_results: dict[str, int] = {}
         self.configure(admission)
         self.task = asyncio.get_running_loop().create_task(self.run())
 
@@ -132,18 +133,19 @@ class Upkeep:
 
     def count_redis(self, store: Store) -> None:
         counters, before = store.counters, self.redis_before
-        now = {
-            "commands": counters.commands,
-            "errors": sum(counters.errors.values()),
-            "away_us": store.away_us,
-            "stranded": counters.stranded,
-        }
+        now = {"away_us": store.away_us, "stranded": counters.stranded, "losses": counters.losses}
+        news = {word: count - before.get(word, 0) for word, count in now.items()}
         self.metrics.redis_up(not store.is_away)
-        self.metrics.redis_command("ok", now["commands"] - before["commands"])
-        self.metrics.redis_command("error", now["errors"] - before["errors"])
-        self.metrics.redis_degraded((now["away_us"] - before["away_us"]) / 1e6)
-        self.metrics.lease_stranded("all", now["stranded"] - before["stranded"])
+        self.metrics.redis_degraded(news["away_us"] / 1e6)
+        self.metrics.lease_stranded("all", news["stranded"])
+        if news["losses"]:
+            logger.warning("Redis had forgotten what was used: it is told anew")
         self.redis_before = now
+        results = counters.results()
+        for result, count in results.items():
+            if count > self.redis_results.get(result, 0):
+                self.metrics.redis_command(result, count - self.redis_results.get(result, 0))
+        self.redis_results = results
 
     def note_outage(self, store: Store) -> None:
         if store.is_away == self.is_redis_away:

@@ -245,7 +245,7 @@ cdef class Meter:
         self._add(REDIS_DEGRADED, b"", <long long>scaled(seconds, 1e6))
 
     def lease_stranded(self, str unit not None, long long amount):
-        """Counts what was leased and went back unused."""
+        """Counts what may have been leased and can never be returned."""
         self._add(LEASE_STRANDED, key_of(unit), amount)
 
     def alert(self, str result not None):

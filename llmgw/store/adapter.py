@@ -62,7 +62,8 @@ class Counters:
     """What the worker may show. Whole numbers; amounts are of all units together."""
 
     def __init__(self) -> None:
-        self.commands = 0
+        self.commands = 0  # sent
+        self.answered = 0  # of them, and not with an error
         self.errors = dict.fromkeys(sorted({kind for _, kind in KINDS}), 0)
         self.scripts_loaded = 0
         self.resent = 0  # exchanges whose connection broke
@@ -74,6 +75,10 @@ class Counters:
         self.denied = 0
         self.losses = 0  # how often Redis had forgotten
         self.longest_wait_us = 0  # of a request for a lease, since somebody set it to 0
+
+    def results(self) -> dict[str, int]:
+        """What became of commands (`ok`) and of exchanges (the other words)."""
+        return {"ok": self.answered, "sent_again": self.resent, **self.errors}
 
 
 class Store:
@@ -174,6 +179,11 @@ class Store:
 
     async def _pipeline(self, commands: list[scripts.Command]) -> list[Any]:
         self.counters.commands += len(commands)
+        replies = await self._replies(commands)
+        self.counters.answered += sum(not isinstance(reply, BaseException) for reply in replies)
+        return replies
+
+    async def _replies(self, commands: list[scripts.Command]) -> list[Any]:
         if len(commands) == 1:
             return [await self._single(commands[0])]
         pipeline: Any = self._client.pipeline(transaction=False)
