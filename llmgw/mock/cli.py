@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import resource
 import signal
 import ssl
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until SIGINT or SIGTERM. Exit code 2: the arguments contradict each other."""
+    """Serves until SIGINT or SIGTERM. Exit code 1: it cannot listen; 2: the arguments contradict."""
     try:
         options = _options(args)
         context = _tls(args)
@@ -79,7 +80,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"llmgw mock: {wrong}", file=sys.stderr)
         return 2
     _raise_open_files()
-    uvloop.run(_serve(args.host, args.port, options, context))
+    try:
+        uvloop.run(_serve(args.host, args.port, options, context))
+    except OSError as error:
+        # Where a host is not found, the number is the resolver's own, below 0.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        print(f"llmgw mock: {args.host}:{args.port}: {why}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import shutil
+import socket
 import ssl
 import sys
 from dataclasses import fields
@@ -58,6 +59,13 @@ def test_no_flags_are_no_fault():
 def test_a_wrong_argument_is_said_and_is_exit_code_2(wrong, capsys):
     assert run(parsed(*wrong)) == 2
     assert capsys.readouterr().err.startswith("llmgw mock: ")
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_code_1(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(parsed(f"--port={port}")) == 1
+    assert capsys.readouterr().err == f"llmgw mock: 127.0.0.1:{port}: Address already in use\n"
 
 
 @needs_openssl
