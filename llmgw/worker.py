@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -328,8 +329,14 @@ class Worker:
 
 def check_writable(path: str) -> None:
     """Raises OSError where the request log could not be written."""
-    if path != "-":
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    if path == "-":
+        return
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        os.close(os.open(path, flags, 0o640))
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a named pipe whose reader comes later
+            raise
 
 
 def freeze_garbage() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,10 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
+import pytest
 from farend import FarEnd
 from freeport import free_port
 from gatewayrig import POLL_S, Gateway, default_config
 from wireclient import chat
+
+from llmgw.config import from_environment
+from llmgw.serve import unspoken, welcome
+from llmgw.supervisor import Addresses
+from llmgw.worker import check_writable
 
 START_S = 20.0  # promised is 1 s on a quiet machine
 
@@ -48,6 +55,68 @@ def test_from_nothing_to_the_first_answer_takes_no_longer_than_promised(tmp_path
     print(f"start to first answer: {took_s:.2f} s")
     assert took_s < START_S
     assert process.returncode == 0
+
+
+def serve_once(tmp_path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`llmgw serve` that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "llmgw", "serve", *words],
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path)} | environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", ["missing/requests.log", "."])
+def test_a_log_that_cannot_be_opened_ends_the_start_with_a_reason(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    config = default_config(1, server={"port": free_port()}, log={"path": path})
+    file.write_text(json.dumps(config))
+    ended = serve_once(tmp_path, "--config", str(file))
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith(f"log.path: {(tmp_path / path).absolute()}: ")
+
+
+def test_a_log_may_be_a_named_pipe_whose_reader_comes_later(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_writable(str(tmp_path / "pipe"))
+
+
+ADDRESSES = Addresses(("127.0.0.1", 8080), ("127.0.0.1", 9090))
+
+
+def snippet_of(text: str) -> str:
+    return text[text.index("\n\n", text.index("curl")) :]
+
+
+def test_the_welcome_shows_a_key_that_was_made(tmp_path: Path) -> None:
+    text = welcome(from_environment({})[0], ADDRESSES, "sk-demo")
+    assert 'Authorization: Bearer sk-demo"' in text
+    assert 'api_key="sk-demo")' in snippet_of(text)
+    compile(snippet_of(text), "snippet", "exec")
+
+
+def test_the_welcome_takes_the_users_own_key_from_the_environment(monkeypatch) -> None:
+    environ = {"OPENAI_API_KEY": "k", "LLMGW_API_KEY": "sk-mine"}
+    text = welcome(from_environment(environ)[0], ADDRESSES, "")
+    assert "sk-mine" not in text
+    assert 'Authorization: Bearer $LLMGW_API_KEY"' in text
+    monkeypatch.setenv("LLMGW_API_KEY", "sk-mine")
+    client = {}
+    exec(snippet_of(text).rpartition("print(")[0], client)
+    assert client["client"].api_key == "sk-mine"
+
+
+def test_keys_of_providers_that_are_not_spoken_to_are_named() -> None:
+    assert unspoken({"OPENAI_API_KEY": "k", "GEMINI_API_KEY": ""}) == ""
+    assert unspoken({"ANTHROPIC_API_KEY": "k", "GEMINI_API_KEY": "k"}).splitlines() == [
+        "",
+        "ANTHROPIC_API_KEY is not used: this version does not speak to that provider yet.",
+        "GEMINI_API_KEY is not used: this version does not speak to that provider yet.",
+    ]
 
 
 def test_a_port_that_is_taken_ends_the_start_with_a_reason(
