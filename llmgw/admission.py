@@ -22,9 +22,10 @@ from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim
 from llmgw.access import Principal
 from llmgw.config import FALLBACK_CLASSES, Config, Target, bounds_of, is_glob, price_of
+from llmgw.config.encodings import ENCODINGS, encoding_of
 from llmgw.errors import ConfigError, GatewayError, NoUpstream, Overloaded
 from llmgw.ledger import LedgerFile
-from llmgw.limits.exact import ENCODINGS, ExactCounter, VocabularyError, encoding_of
+from llmgw.limits.exact import ExactCounter, VocabularyError
 from llmgw.limits.options import is_batch, max_wait_s, tags_of
 from llmgw.limits.queue import Joined, Waiter
 from llmgw.limits.refusal import (

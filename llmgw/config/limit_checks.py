@@ -12,6 +12,7 @@ from typing import Any
 
 from llmgw.config import units
 from llmgw.config.checks import entries, list_in, mapping
+from llmgw.config.encodings import encoding_of
 from llmgw.config.globs import GlobSet, is_glob
 from llmgw.config.limits import LIMIT_WORDS, REQUEST_WORDS, TOKEN_WORDS, Budget, Limits, Queue, Users
 from llmgw.config.node import maybe_node
@@ -30,6 +31,7 @@ def check_limits(data: dict[str, Any], problems: Problems) -> None:
     for path, holder in _holders(data):
         _check_block((*path, "limits"), mapping(holder, "limits"), problems)
         _check_budgets((*path, "budgets"), list_in(holder, "budgets"), problems)
+    _note_keys(data, problems)
     _check_waits(data, problems)
     _check_users(data, problems)
     _check_rows(data, problems)
@@ -91,10 +93,12 @@ def _check_block(path: Path, words: dict[str, Any], problems: Problems) -> None:
     for word in LIMIT_WORDS:
         if words.get("mode") == "shadow" and mapping(words, word).get("mode") == "enforce":
             problems.add((*path, word, "mode"), "shadow, or no such key: the whole block is mode: shadow")
+    _note_limits(path, _in_force(words), problems)
+
+
+def _in_force(words: dict[str, Any]) -> dict[str, int]:
     limits = maybe_node(Limits, words)
-    if limits is not None:
-        in_force = {word: amount.limit for word, amount in limits.items() if not amount.is_shadow}
-        _note_limits(path, in_force, problems)
+    return {word: amount.limit for word, amount in limits.items() if not amount.is_shadow} if limits else {}
 
 
 def _note_limits(path: Path, in_force: dict[str, int], problems: Problems) -> None:
@@ -106,6 +110,17 @@ def _note_limits(path: Path, in_force: dict[str, int], problems: Problems) -> No
             if 0 < in_force[longer] <= in_force[shorter]:
                 text = f"never the first to refuse, because {longer} is {in_force[longer]}"
                 problems.note((*path, shorter), text)
+
+
+def _note_keys(data: dict[str, Any], problems: Problems) -> None:
+    """What a key may use beyond its tenant's limit, it never can."""
+    for name, tenant in entries(data, "tenants"):
+        most = _in_force(mapping(tenant, "limits"))
+        for index, key in enumerate(list_in(tenant, "keys")):
+            for word, limit in _in_force(mapping(key, "limits") if isinstance(key, dict) else {}).items():
+                if most.get(word, limit) < limit:
+                    path: Path = ("tenants", name, "keys", index, "limits", word)
+                    problems.note(path, f"does nothing, because the tenant's {word} is {most[word]}")
 
 
 def _check_budgets(path: Path, listed: list[Any], problems: Problems) -> None:
@@ -147,9 +162,11 @@ def _check_waits(data: dict[str, Any], problems: Problems) -> None:
     for name, tenant in entries(data, "tenants"):
         for index, key in enumerate(list_in(tenant, "keys")):
             wait_s = _maybe_duration_s(key.get("max_wait")) if isinstance(key, dict) else None
+            path: Path = ("tenants", name, "keys", index, "max_wait")
             if wait_s is not None and wait_s > queue.max_wait_s:
-                path: Path = ("tenants", name, "keys", index, "max_wait")
                 problems.add(path, "no more than queue.max_wait", found="a longer wait")
+            elif wait_s and not queue.max_waiting:
+                problems.note(path, "does nothing, because queue.max_waiting is 0")
 
 
 def _maybe_duration_s(value: object) -> float | None:
@@ -190,6 +207,18 @@ def note_unpriced(config: Config, problems: Problems) -> None:
         if tenants:
             text = f"no price is known for it, so it is refused under a budget: {_some(tenants)}"
             problems.note(("models", name), text)
+
+
+def note_uncounted(config: Config, problems: Problems) -> None:
+    """What is never counted keeps its learned estimate."""
+    for name, model in config.models.items():
+        if model.estimate != "exact":
+            continue
+        asked = [target.model or name for target in model.targets]
+        unknown = [word for word in asked if not is_glob(word) and not encoding_of(word)]
+        if unknown:
+            text = f"the vocabulary of {_some(unknown)} is not known, so its prompts are not counted"
+            problems.note(("models", name, "estimate"), text)
 
 
 def _is_held_to_money(tenant: Tenant) -> bool:

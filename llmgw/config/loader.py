@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llmgw.config.checks import check_all, collide
 from llmgw.config.explain import explain
-from llmgw.config.limit_checks import check_limits, note_unpriced
+from llmgw.config.limit_checks import check_limits, note_uncounted, note_unpriced
 from llmgw.config.limits import Ledger, Redis
 from llmgw.config.problems import Path as Location
 from llmgw.config.problems import Place, Problems, quoted
@@ -77,6 +77,7 @@ def _judge(text: str, source: str, environ: Mapping[str, str]) -> tuple[Config |
     if config is None:
         return None, problems
     note_unpriced(config, problems)
+    note_uncounted(config, problems)
     note_equal_prices(config, problems)
     return _complete(config, base, environ, problems), problems
 

@@ -99,7 +99,9 @@ def price_pusd(value: object) -> int:
     if isinstance(value, int) and is_number(value) and value >= 0:
         return value
     if not isinstance(value, str) or MONEY.fullmatch(value) is None:
-        raise ValueError('USD per million tokens as decimal text with up to 6 decimals, such as "0.15"')
+        raise ValueError(
+            'USD per million tokens as decimal text below 10^9, up to 6 decimals, such as "0.15"'
+        )
     return int(Decimal(value) * PICO_PER_MICRO)
 
 
@@ -108,7 +110,7 @@ def usd_micro(value: object) -> int:
     if isinstance(value, int) and is_number(value) and value >= 0:
         return value
     if not isinstance(value, str) or MONEY.fullmatch(value) is None:
-        raise ValueError('USD as decimal text with up to 6 decimals, such as "50.00"')
+        raise ValueError('USD as decimal text below 10^9, up to 6 decimals, such as "50.00"')
     return int(Decimal(value) * MICRO_PER_USD)
 
 
@@ -117,7 +119,7 @@ def request_pusd(value: object) -> int:
     if isinstance(value, int) and is_number(value) and value >= 0:
         return value
     if not isinstance(value, str) or MONEY.fullmatch(value) is None:
-        raise ValueError('USD per request as decimal text with up to 6 decimals, such as "0.01"')
+        raise ValueError('USD per request as decimal text below 10^9, up to 6 decimals, such as "0.01"')
     return usd_micro(value) * PICO_PER_MICRO
 
 

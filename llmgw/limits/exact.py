@@ -39,13 +39,6 @@ BODY_BYTES_MAX: Final = 1 << 20  # 30 ms; base64 and long contexts above it are 
 WAITING_MAX: Final = 16
 DEADLINE_S: Final = 0.2
 
-O200K: Final = "o200k_base"
-CL100K: Final = "cl100k_base"
-ENCODINGS: Final = (O200K, CL100K)
-_ENCODINGS: Final = (
-    (re.compile(r"gpt-(4o|4\.1|4\.5|5|oss|image|audio|realtime)|chatgpt-4o|o\d(-|$)|omni-|codex-"), O200K),
-    (re.compile(r"gpt-(4|3\.5|35)(-|$)|text-embedding-(3-|ada-002)"), CL100K),
-)
 _VOCABULARY_URL: Final = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 # The vocabularies' own splitting begins a piece before a word's single space: a cut there changes no count.
@@ -63,15 +56,6 @@ _TOOL_KEYS: Final = ("tools", "functions", "response_format", "prediction")
 
 class VocabularyError(Exception):
     """There is no vocabulary to count with on this machine; says what to do about it."""
-
-
-def encoding_of(model: str) -> str:
-    """The encoding of a model of OpenAI's by the name it has there or at Azure; "" for any other model.
-
-    A vocabulary of another maker's model would count too few as easily as too many.
-    """
-    name = model.lower().removeprefix("ft:").rpartition("/")[2]
-    return next((encoding for pattern, encoding in _ENCODINGS if pattern.match(name)), "")
 
 
 def count_prompt(body: bytes, encoding: str, is_plain: bool | None = None) -> int:

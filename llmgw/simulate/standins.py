@@ -10,8 +10,9 @@ from llmgw._wire.call import Call
 from llmgw._wire.skim import Skim, skim
 from llmgw.admission import Admission, Resources
 from llmgw.config import Config
+from llmgw.config.encodings import ENCODINGS
 from llmgw.dialects import INFERENCE, OTHER, dialect_of
-from llmgw.limits.exact import CL100K, O200K, ExactCounter
+from llmgw.limits.exact import ExactCounter
 from llmgw.metrics import Metrics
 from llmgw.routing import Catalog
 from llmgw.simulate.clock import Clock
@@ -110,4 +111,4 @@ class SimulatedAdmission(Admission):
         super().refresh(self.clock.wall_s())
 
     def load_vocabularies(self) -> None:
-        self.counters = dict.fromkeys((O200K, CL100K), cast("ExactCounter", KnownCount()))
+        self.counters = dict.fromkeys(ENCODINGS, cast("ExactCounter", KnownCount()))

@@ -20,8 +20,9 @@ import pytest
 import tiktoken
 
 from llmgw._wire.serving import Serving
+from llmgw.config.encodings import encoding_of
 from llmgw.limits import exact
-from llmgw.limits.exact import ExactCounter, VocabularyError, count_prompt, encoding_of, vocabulary
+from llmgw.limits.exact import ExactCounter, VocabularyError, count_prompt, vocabulary
 
 ENCODINGS = ["o200k_base", "cl100k_base"]
 GOLDEN = [
