@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
+from llmgw.limits.words import money_text
+
 __all__ = ["Alert", "Alerts", "Budgeted", "Watch"]
 
 CALENDAR: Final = -1  # the limiter's Gauge.window_us of a calendar period
@@ -65,7 +67,7 @@ class Alert:
         """One sentence, of names of the configuration and numbers only."""
         return (
             f"Budget {self.budget} of tenant {self.tenant} has reached {self.fraction:.4g} of its limit: "
-            f"{self.used_usd_micro / 1e6:.2f} of {self.limit_usd_micro / 1e6:.2f} USD used"
+            f"{money_text(self.used_usd_micro)} of {money_text(self.limit_usd_micro)} used"
             + (" (shadow mode)." if self.is_shadow else ".")
         )
 

@@ -229,8 +229,13 @@ def test_the_payload_of_a_calendar_budget_says_everything():
         "period_end": "2026-07-16T00:00:00.000Z",
         "shadow": True,
         "text": "Budget tenant:budget:1d of tenant acme has reached 0.8 of its limit: "
-        "40.12 of 50.00 USD used (shadow mode).",
+        "$40.123456 of $50.00 used (shadow mode).",
     }
+
+
+def test_a_small_budget_is_told_to_the_micro_dollar():
+    [alert] = Alerts().check([(watch(0.5, gauge=calendar(limit=2)), 1)], 1_784_110_000.25)
+    assert alert.text.endswith("$0.000001 of $0.000002 used.")
 
 
 def test_the_payload_of_a_sliding_budget_has_no_period():
