@@ -24,6 +24,7 @@ from llmgw.metrics import CONTENT_TYPE, Budgets, Limits, Targets, render
 from llmgw.server.failures import openai_body
 
 EXPLAIN = "/admin/explain"
+RESET_BY = ("provider", "target")
 SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "llmgw"}
 
 
@@ -97,6 +98,9 @@ class Admin:
         """Closes breakers and ends pauses, of all workers: somebody knows that the provider is well again."""
         if request.method != "POST":
             return plain("method not allowed", 405, {"Allow": "POST"})
+        unknown = request.query.keys() - RESET_BY
+        if unknown:
+            return plain(f"only {' and '.join(RESET_BY)} may be named", 400)
         found = list(self.healths(request.query))
         for _, health in found:
             health.reset()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
-from llmgw.server.admin import is_of_this_machine
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from llmgw.config import from_environment
+from llmgw.server.admin import Admin, is_of_this_machine
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,22 @@ def test_tools_of_this_machine_are_let_in(headers: dict[str, str]) -> None:
 )
 def test_pages_of_other_sites_are_not(headers: dict[str, str]) -> None:
     assert not is_of_this_machine(headers)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "is_reset"),
+    [
+        ("", 200, True),
+        ("?provider=up&target=m", 200, True),
+        ("?provider=other", 404, False),
+        ("?providr=up", 400, False),
+        ("?provider=up&model=m", 400, False),
+    ],
+)
+async def test_a_reset_does_only_what_its_words_say(query: str, status: int, is_reset: bool) -> None:
+    told = []
+    health = SimpleNamespace(snapshot=lambda now_us: {}, reset=lambda: told.append("reset"))
+    admin = Admin(from_environment({})[0], None, lambda: True, targets=lambda: [("up", "m", health)])
+    request = make_mocked_request("POST", f"/admin/targets/reset{query}", {"Host": "127.0.0.1:9090"})
+    assert (await admin.handle(request)).status == status
+    assert bool(told) == is_reset
