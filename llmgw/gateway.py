@@ -56,7 +56,7 @@ TRACEPARENT = re.compile(
 )
 # Paths and, under globs, names of models come from clients: what is remembered of them has a bound.
 PERMITTED_MAX = 4096
-# What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
+# The class by another name: docs/design.md, "The way of a request is compiled".
 Answered = Reply
 IN_BACKGROUND = "'background' is not served here: its answer says nothing of what it costs."
 ODD_USER_ID = "'metadata.user_id' must be one string of at most 512 characters, or null."

@@ -20,6 +20,7 @@ LAYERS = (
     ("server",),
     ("worker", "upkeep", "supervisor", "mock", "bench", "serve", "cli", "simulate"),
 )
+CYTHON = (".pyx", ".pxd")
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 
@@ -29,10 +30,10 @@ def room_of(path: Path) -> str:
 
 def imported_rooms(path: Path) -> Iterator[str]:
     """Rooms that a module imports when it runs; what only type checkers read does not count."""
-    if path.suffix == ".pyx":
+    if path.suffix in CYTHON:
         for line in path.read_text().splitlines():
             words = line.split()
-            if words[:1] == ["from"] and words[1].startswith("llmgw."):
+            if words[:1] in (["from"], ["cimport"]) and words[1].startswith("llmgw."):
                 yield words[1].split(".")[1]
         return
     tree = ast.parse(path.read_text())
@@ -53,7 +54,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def edges() -> set[tuple[str, str]]:
-    modules = [path for path in ROOT.rglob("*.py*") if path.suffix in {".py", ".pyx"}]
+    modules = [path for path in ROOT.rglob("*.py*") if path.suffix in {".py", *CYTHON}]
     return {
         (room_of(path), room)
         for path in modules
@@ -61,6 +62,12 @@ def edges() -> set[tuple[str, str]]:
         for room in imported_rooms(path)
         if room != room_of(path)
     }
+
+
+def test_the_page_of_the_design_draws_the_layers() -> None:
+    page = (ROOT.parent / "docs" / "design.md").read_text()
+    drawn = page.partition("## Rooms and the direction of imports\n\n")[2].partition("\n\n")[0]
+    assert [tuple(line.strip().partition("   ")[0].split()) for line in drawn.splitlines()] == list(LAYERS)
 
 
 def test_every_room_has_a_layer() -> None:

@@ -132,9 +132,6 @@ class Catalog:
             raise no_such_model(model)
         return plan
 
-    def maybe_find(self, model: str) -> Plan | None:
-        return self._plans.get(model)
-
     def find_route(self, endpoint: str) -> Plan:
         """The plan of a path that names no model. Raises UnknownRoute."""
         plan = self._routes.get(endpoint)

@@ -89,7 +89,7 @@ class Estate:
 def record_of(
     names: bytes, attempt_id: int, is_billed: bool, input_tokens: int, output_tokens: int, usd_micro: int
 ) -> bytes:
-    """The ledger's line for an attempt whose worker died. `names` is what `Accounting.sent` wrote."""
+    """The ledger's line for an attempt whose worker died. `names` is what `Books` wrote into its hold."""
     parts = names.decode("utf-8", "replace").split("\0")
     tenant, key, provider, label, model, endpoint, request_id, tags, user, beside = (parts + [""] * 10)[:10]
     call = Call()

@@ -21,7 +21,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 OnLost = Callable[[Connection], object]
-# What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
+# The class by another name: docs/design.md, "The way of a request is compiled".
 Connected = Connection
 
 

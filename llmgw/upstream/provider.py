@@ -26,7 +26,7 @@ HEADS_MAX = 1024
 BODILESS = frozenset({"GET", "DELETE", "HEAD"})
 
 
-# What a coroutine returns must not be called by its class: compiled, the coroutine would be taken for one.
+# The class by another name: docs/design.md, "The way of a request is compiled".
 Asked = Connection
 
 
