@@ -299,12 +299,12 @@ class Gateway:
                 out.answer(call.status, reply_head(call, reply.upstream, connection), reply.body)
                 return
             started_s = monotonic()
-            scanner = connection.events
+            scanner = reply.scanner
             call.is_events = scanner is not None
             length = connection.content_length if scanner is None else -1
             out.begin(call.status, reply_head(call, reply.upstream, connection), length)
-            out.write(connection.take_held())
-            connection.tell_progress(call.hold.progress)
+            if reply.is_charged_by_text(call):
+                connection.tell_progress(call.hold.progress)
             try:
                 await connection.relay(out)
             finally:

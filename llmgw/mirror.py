@@ -250,7 +250,6 @@ async def read_whole(reply: Reply) -> None:
     if reply.body is not None:
         return
     connection = reply.connection
-    connection.take_held()
     await connection.relay(Sink(connection))
     if connection.events is not None:
         judge_end(connection.events)

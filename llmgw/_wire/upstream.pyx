@@ -165,13 +165,15 @@ cdef class Connection(Feeder):
             self.error = errors.UpstreamBroken("The provider sent more than one answer.")
 
     def on_header(self, bytes name, bytes value) -> None:
+        if self.is_whole:
+            return                   # of another answer: this one stays as it is
         self.headers.append((name.lower(), value))
         if len(self.headers) > HEADERS_MAX:
             self.error = errors.UpstreamBroken("The provider's answer has too many headers.")
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
-        if status >= 200:
+        if status >= 200 and not self.is_whole:
             self.read_headers(status)
 
     cdef int read_headers(self, int status) except -1:
@@ -186,14 +188,17 @@ cdef class Connection(Feeder):
         self.is_events = begins(self.content_type, b"text/event-stream", 17)
         self.is_json = begins(self.content_type, b"application/json", 16)
         self.hold_bytes = HOLD_JSON_BYTES if self.is_json or self.status >= 400 else HOLD_OTHER_BYTES
-        if not self.is_events or self.status != 200:
+        if not self.is_events or status >= 300:
             self.scanner = None
         return 0
 
     def on_body(self, bytes data) -> None:
-        self.fresh.append(data)
+        if not self.is_whole:
+            self.fresh.append(data)
 
     def on_message_complete(self) -> None:
+        if self.is_whole:
+            return
         if not self.has_head:
             self.headers = []        # an interim answer (1xx); the real one follows
             return
@@ -295,10 +300,14 @@ cdef class Connection(Feeder):
         return 0
 
     cpdef Signal relay(self, Outlet outlet):
-        """From here on the answer flows into `outlet`; the signal comes with its end, or raises."""
+        """From here on the answer flows into `outlet`, first what was held of it; the signal comes with its end,
+        or raises."""
+        cdef bytes held = self.take_held()
         self.outlet = outlet
         outlet.feeder = self
         self.signal = Signal()
+        if held:
+            self.relay_pieces(held)
         if self.error is not None:
             self.signal.fail(self.error)
         elif self.is_whole:
@@ -440,7 +449,10 @@ cdef class Connection(Feeder):
         return True
 
     def rest(self) -> bool:
-        """To be used again, after an exchange; False where it cannot, and is closed."""
+        """To be used again, after an exchange; False where it cannot, and is closed.
+
+        What is to be charged for an answer that flowed through may be read until the next one is asked for.
+        """
         if self.state != ANSWERED:
             self.close()
             return False
@@ -448,7 +460,6 @@ cdef class Connection(Feeder):
         self.scanner = None
         self.headers = []
         self.held = []
-        self.tail = None
         return True
 
     def rest_until(self, double deadline_s) -> None:

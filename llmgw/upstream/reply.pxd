@@ -14,9 +14,12 @@ cdef class Reply:
     cdef readonly Attempt attempt
     cdef readonly bytes body
     cdef readonly Connection connection
+    cdef readonly EventScanner scanner
     cdef readonly Upstream upstream
 
     cpdef Usage usage(self, Skim facts, Call call)
+    cpdef bint costs_tokens(self, Call call)
+    cpdef bint is_charged_by_text(self, Call call)
 
 
 cdef judge_json(Answer answer)

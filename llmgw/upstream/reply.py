@@ -45,21 +45,21 @@ class Reply:
         for it: `served_elsewhere` has those causes.
         """
         self.connection = connection
+        self.scanner = connection.events  # which the connection, once it rests, has no more
         self.upstream = upstream
         self.attempt = attempt
         self.answer: Answer | None = None
         self.body: bytes | None = None
         if connection.status >= 300:
             judge_status(connection, attempt, served_elsewhere)
-        scanner = connection.events
-        if scanner is not None:
-            judge_events(scanner, connection.is_complete)
+        if self.scanner is not None:
+            judge_events(self.scanner, connection.is_complete)
         elif connection.is_complete:
             self.body = connection.take_held()
             self.answer = skim_answer(self.body)
-            if connection.status == 200 and call.route is not OTHER:
+            if connection.status < 300 and call.route is not OTHER:
                 judge_json(self.answer)
-        elif connection.status == 200 and call.route is not OTHER and not connection.is_json:
+        elif connection.status < 300 and call.route is not OTHER and not connection.is_json:
             raise UpstreamBroken("The provider's answer is not JSON.")
 
     def usage(self, facts: Skim | None, call: Call) -> Usage | None:
@@ -67,19 +67,27 @@ class Reply:
         connection = self.connection
         if connection.status >= 400 or call.method in FREE:
             return None  # what is fetched again was paid for when it was made
-        scanner = connection.events
+        scanner = self.scanner
         if scanner is not None:
             reported, text_bytes = reported_usage(scanner.usage), scanner.text_bytes
         elif self.answer is not None:
             reported, text_bytes = reported_usage(self.answer.usage), self.answer.text_bytes
         else:
-            tail = connection.relayed_tail if call.route.costs_tokens else b""
+            tail = connection.relayed_tail if connection.is_json else b""
             reported, text_bytes = reported_usage(usage_in_tail(tail)), connection.relayed_bytes
-        is_stream_of_a_model = scanner is not None and call.model_requested
-        if reported is None and (call.route.costs_tokens or is_stream_of_a_model):
+        if reported is None and self.costs_tokens(call):
             prompt_bytes = facts.prompt_bytes if facts else len(call.body)
             return estimated_usage(prompt_bytes, text_bytes if call.route.is_text else 0)
         return reported
+
+    def costs_tokens(self, call: Call) -> bool:
+        return call.route.costs_tokens or (self.scanner is not None and bool(call.model_requested))
+
+    def is_charged_by_text(self, call: Call) -> bool:
+        """Where nothing is known of it but how much of it went to the client."""
+        if self.connection.status >= 400 or call.method != "POST":
+            return False
+        return call.route.is_text and self.costs_tokens(call)
 
 
 def judge_status(connection: Connection, attempt: Attempt, served_elsewhere: Container[str]) -> None:

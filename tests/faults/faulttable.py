@@ -196,7 +196,7 @@ AFTER_THE_FIRST_BYTE = [
     Row("silent-after-1", "silence behind its first event", {"stall": "events:1", **SLOW}, stream=FELL_SILENT, timeouts=HASTY),
     Row("silent-after-4", "silence behind 4 events", {"stall": "events:4", **SLOW}, stream=FELL_SILENT, timeouts=HASTY),
     Row("close-within-4", "FIN in the middle of an event", {"close": "bytes:900", **SLOW}, stream=CUT),
-    Row("no-done", "an end without [DONE]", {"no_done": True, **SLOW}, stream=CUT),
+    Row("no-done", "an end without [DONE]", {"no_done": True, **SLOW}, stream=replace(CUT, charged="reported")),
     Row("error-after-3", "an error event behind 3 events", {"error_event": 3, **SLOW}, stream=CUT),
     Row("large-close", "FIN within 2 MB, behind 1.5 MB", {"close": "bytes:1500000", **LARGE}, CUT_SHORT),
     Row("large-reset", "RST within 2 MB, behind 1.5 MB", {"reset": "bytes:1500000", "drip_bytes": 500_000, "drip_s": "50ms", **LARGE}, CUT_SHORT),

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections import Counter
 from itertools import count
@@ -10,6 +12,7 @@ import pytest
 from farend import FarEnd
 from gatewayrig import Gateway, wait_for
 from proofkit import CENT_USD_MICRO, Caller, chat, one_tenant, records, usage, with_callers
+from wireclient import post, wire_to
 
 SLOTS = 10
 NTH = SLOTS + 7  # more passings than the slots that are tried when the worker is back
@@ -91,3 +94,32 @@ async def spend_the_rest(gateway: Gateway) -> None:
 
     await with_callers([gateway], 4, spend)
     assert time.monotonic() < until_s, "the budget is not used up"
+
+
+TEXT = {"text_bytes": 400_000, "stall": "bytes:300000"}
+FLOWING = [
+    ("/v1/audio/speech", {"input": "x", "voice": "y", "mock": TEXT}, 0),
+    ("/v1/embeddings", {"input": ["x"] * 40, "dimensions": 8192, "mock": {"stall": "bytes:1500000"}}, 0),
+    (
+        "/v1/chat/completions",
+        {"messages": [], "mock": {"text_bytes": 2_000_000, "stall": "bytes:1500000"}},
+        375_000,
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "asked", "output_tokens"), FLOWING, ids=["speech", "vectors", "text"])
+async def test_what_a_dead_worker_had_relayed_counts_as_tokens_where_it_was_text(
+    far, start_gateway, path, asked, output_tokens
+):
+    gateway = start_gateway(one_tenant(far, {}))
+    async with wire_to(gateway.port) as wire:
+        wire.send(post(json.dumps({"model": "mock", **asked}).encode(), path))
+        relayed = 1_500_000 if "1500000" in json.dumps(asked) else 300_000
+        await wire.begun(relayed)
+        [worker] = gateway.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        await wire.end()
+    await wait_for("its record", lambda: records(gateway))
+    [record] = records(gateway)
+    assert (record["outcome"], record["output_tokens"]) == ("crashed", output_tokens)

@@ -98,10 +98,11 @@ async def test_a_copy_goes_to_the_mirror_with_its_key_and_model_and_its_answer_n
     assert (line["provider_used"], line["attempts"], line["status"]) == ("a", 1, 200)
 
 
-async def test_it_is_on_record_as_a_copy_and_the_client_pays_for_its_request_alone(gateway):
+@pytest.mark.parametrize("stream", [False, True])
+async def test_it_is_on_record_as_a_copy_and_the_client_pays_for_its_request_alone(gateway, stream):
     counted = Counted(gateway)
     left = gateway.metrics().total("llm_budget_remaining_usd", tenant="acme")
-    await exchange(gateway.port, post(chat("nonce-beef")))
+    await exchange(gateway.port, post(chat("nonce-beef", stream=stream)))
     await counted.gained(1)
     line = await gateway.log_line()
     found = {one["provider_used"]: one for one in records(gateway) if one["request_id"] == line["request_id"]}

@@ -140,7 +140,6 @@ class Relaying:
         self.links.append(link)
         link.feed(events(b"1", end=b""))
         out.begin(200, HEAD, -1)
-        out.write(link.connection.take_held())
         await link.connection.relay(out)
         out.end()
 

@@ -127,6 +127,20 @@ def test_more_than_one_answer_in_one_read_is_no_answer(data: bytes) -> None:
     assert (link.is_begun, link.is_closed) == (False, True)
 
 
+@pytest.mark.parametrize("more", [json_answer(b'{"not": "yours"}'), b"HTTP/1.1 503 No\r\nx: y\r\n\r\n"])
+def test_a_second_answer_in_one_read_changes_nothing_of_the_first(more: bytes) -> None:
+    link = Link().ask_stream().feed(events(b'{"choices":[{"delta":{"content":"12345"}}]}', end=b"")).relay()
+    link.feed(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n" + more)
+    assert isinstance(link.error, UpstreamBroken)
+    assert link.is_closed
+    assert link.connection.status == 200
+    assert (b"content-type", b"text/event-stream") in link.connection.headers
+    assert (b"x", b"y") not in link.connection.headers
+    assert link.connection.events is not None
+    assert link.connection.events.text_bytes == 5
+    assert b"not" not in link.out.data
+
+
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
 
 

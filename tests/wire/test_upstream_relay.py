@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 
 import pytest
 from upstreamlink import Link, answer, chunk, chunked, events, json_answer
 
+from llmgw._wire.sse import EventScanner
 from llmgw.errors import UpstreamBroken
 
 AUDIO = b"content-type: audio/mpeg"
@@ -29,7 +31,7 @@ def test_what_was_held_and_what_follows_arrive_once_and_in_order() -> None:
         link.feed(rest[at : at + 1_000])
     assert (link.is_over, link.error) == (True, None)
     assert link.out.data == bytes(range(256)) * (100_000 // 256)
-    assert link.connection.relayed_bytes == len(link.out.data) - 20_000
+    assert link.connection.relayed_bytes == len(link.out.data)
     assert link.connection.relayed_tail == link.out.data[-4096:]
     assert link.connection.rest()
 
@@ -59,6 +61,23 @@ def test_a_stream_in_one_read_is_whole_when_it_begins() -> None:
     assert (link.is_begun, link.connection.is_complete) == (True, True)
     link.relay()
     assert (link.is_over, link.out.data) == (True, b'data: {"n":0}\n\ndata: [DONE]\n\n')
+
+
+@pytest.mark.parametrize("status", [b"201 Created", b"206 Partial Content"])
+def test_a_stream_is_read_whatever_its_2xx(status: bytes) -> None:
+    stream = events(b'{"choices":[],"usage":{"prompt_tokens":1}}', b'{"n":0}', b"[DONE]")
+    link = Link().ask(EventScanner(b"[DONE]", True)).feed(stream.replace(b"200 OK", status)).relay()
+    assert (link.is_over, link.out.data) == (True, b'data: {"n":0}\n\ndata: [DONE]\n\n')
+
+
+def test_the_progress_of_a_relay_counts_what_was_held() -> None:
+    link, rest = begun()
+    told = ctypes.c_longlong()
+    link.connection.tell_progress(ctypes.addressof(told))
+    link.relay()
+    assert told.value == 20_000
+    link.feed(rest)
+    assert told.value == len(link.out.data)
 
 
 def test_nothing_is_read_between_the_beginning_and_the_relay() -> None:

@@ -62,7 +62,6 @@ class Link:
         return self.ask(EventScanner(b"[DONE]", False))
 
     def relay(self) -> Link:
-        self.out.write(self.connection.take_held())
         self._wait(self.connection.relay(self.out), "is_over")
         return self
 

@@ -1,0 +1,65 @@
+"""What is charged for an answer that ends badly, tells too little, or is too large to be held."""
+
+import json
+
+import pytest
+from wireclient import chat, exchange, post
+
+ENDED = {"interval_s": 0.01, "events": 50, "text_bytes": 5000}
+DONE = b"[DONE]"
+
+
+
+async def test_a_stream_without_its_end_is_charged_by_what_the_provider_reported(gateway):
+    whole = await exchange(gateway.port, post(chat("nonce-beef", stream=True, mock=ENDED)))
+    answer = await exchange(
+        gateway.port, post(chat("nonce-beef", stream=True, mock=ENDED | {"no_done": True}))
+    )
+    assert (whole.is_whole, answer.is_whole) == (True, False)
+    first, second = await gateway.log_lines(2)
+    assert first["output_tokens"] > 1000
+    assert (second["usage_source"], second["error_code"]) == ("reported", "upstream_error")
+    same = ("output_tokens", "cost_usd")
+    assert [second[name] for name in same] == [first[name] for name in same]
+
+
+async def test_a_stream_that_ends_in_an_error_is_charged_by_what_was_relayed(gateway, far):
+    await exchange(gateway.port, post(chat("nonce-beef", stream=True, mock=ENDED | {"error_event": 25})))
+    line = await gateway.log_line()
+    assert (line["usage_source"], line["error_code"]) == ("estimated", "upstream_error")
+    assert 500 < line["output_tokens"] < 700  # 24 of 50 pieces of 5,000 bytes
+    await exchange(gateway.port, post(chat()))
+    assert len({arrival.connection for arrival in far.seen}) == 1, "the connection was kept"
+
+
+async def test_a_stream_whatever_its_2xx_is_charged_and_our_usage_stays_here(gateway, far):
+    far.script({"status": 201})
+    answer = await exchange(gateway.port, post(chat("nonce-beef", stream=True)))
+    line = await gateway.log_line()
+    assert (answer.status, answer.events[-1]) == (201, DONE)
+    assert b"usage" not in answer.body
+    assert (line["usage_source"], line["output_tokens"] > 0) == ("reported", True)
+
+
+IMAGES = json.dumps(
+    {"data": [{"b64_json": "x" * 1_300_000}], "usage": {"input_tokens": 5, "output_tokens": 272}}
+)
+
+
+@pytest.mark.parametrize("late", [0, 3, 200_000])
+async def test_a_large_answer_is_charged_by_the_usage_at_its_end_however_late_that_comes(gateway, far, late):
+    """On a route that does not cost tokens unless it says so; what was held is a part of what was relayed."""
+    pieces = {"drip_bytes": len(IMAGES) - late, "drip_s": "50ms"} if late else {}
+    far.script({"body": IMAGES, **pieces})
+    body = json.dumps({"model": "mock", "prompt": "a cat"}).encode()
+    answer = await exchange(gateway.port, post(body, "/v1/images/generations"))
+    assert answer.body == IMAGES.encode()
+    line = await gateway.log_line()
+    assert (line["usage_source"], line["input_tokens"], line["output_tokens"]) == ("reported", 5, 272)
+
+
+async def test_a_large_answer_without_a_report_is_charged_for_all_that_was_relayed(gateway, far):
+    asked = chat(mock={"text_bytes": 1_500_000, "no_usage": True})
+    answer = await exchange(gateway.port, post(asked))
+    line = await gateway.log_line()
+    assert (line["usage_source"], line["output_tokens"]) == ("estimated", -(-len(answer.body) // 4))
