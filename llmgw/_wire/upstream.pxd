@@ -47,6 +47,7 @@ cdef class Connection(Feeder):
     cdef bint is_whole           # the answer's end came
     cdef bint is_ready           # the asker was woken for the answer's beginning
     cdef bint is_reusable
+    cdef bint is_long            # a part of the request may still wait to be sent
     cdef bint is_unfinished      # the request was not sent to its end
     cdef readonly bint is_late   # a deadline passed
     cdef readonly long long relayed_bytes    # of an answer without events
@@ -61,6 +62,7 @@ cdef class Connection(Feeder):
     cpdef Signal relay(self, Outlet outlet)
     cpdef bytes take_held(self)
     cdef int read_headers(self, int status) except -1
+    cdef bint is_unsent(self) except -1
     cdef int wake_writer(self) except -1
     cdef int leave_outlet(self) except -1
     cdef bint ends_with_connection(self) except -1

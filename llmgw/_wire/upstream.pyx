@@ -36,6 +36,8 @@ cdef Py_ssize_t HEADERS_MAX = 128
 cdef Py_ssize_t LENGTH_MAX_DIGITS = 18
 # Before the answer's head is complete, in more than one read.
 cdef Py_ssize_t HEAD_MAX_BYTES = 65536
+# The kernel takes so much of a request at once, whether or not the provider reads it.
+cdef Py_ssize_t SENT_AT_ONCE_BYTES = 16384
 # How long a provider may keep the connection open behind a stream's terminal event.
 cdef double AFTER_TERMINAL_S = 1.0
 
@@ -270,6 +272,7 @@ cdef class Connection(Feeder):
         cdef Py_ssize_t size = 0
         for piece in body:
             size += len(piece)
+        self.is_long = size > SENT_AT_ONCE_BYTES
         if size <= 65536:
             self.transport.write(b"".join([head, *body]))
         else:
@@ -280,6 +283,7 @@ cdef class Connection(Feeder):
         """A further piece of a request's body that is streamed; waits while the provider is slow."""
         if self.state == CLOSED:
             return
+        self.is_long = True
         self.transport.write(data)
         self.arm(self.first_byte_s)
         if self.is_write_paused:
@@ -291,6 +295,10 @@ cdef class Connection(Feeder):
         self.is_unfinished = True
         if self.state == ANSWERED:
             self.close()
+
+    cdef bint is_unsent(self) except -1:
+        """The answer came before all of the request went out: whoever came next would wait behind the rest."""
+        return self.is_long and self.transport.get_write_buffer_size() > 0
 
     cdef int wake_writer(self) except -1:
         drained = self.drained
@@ -411,7 +419,7 @@ cdef class Connection(Feeder):
             self.is_feed_paused = False
             self.transport.resume_reading()
         self.deadline_s = 0.0
-        if self.is_reusable and not self.is_unfinished and self.transport is not None:
+        if self.is_reusable and not self.is_unfinished and self.transport is not None and not self.is_unsent():
             self.state = ANSWERED
         else:
             self.close()

@@ -180,6 +180,15 @@ def test_an_event_larger_than_any_provider_sends_breaks_the_stream() -> None:
     assert link.is_closed
 
 
+@pytest.mark.parametrize(("unsent", "rests"), [(0, True), (1, False)])
+def test_a_connection_with_a_part_of_its_request_unsent_does_not_rest(unsent: int, rests: bool) -> None:
+    link = Link().ask(body=(b"x" * 6_000_000,))
+    link.transport.unsent_bytes = unsent
+    link.feed(json_answer(b"{}"))
+    assert link.is_begun
+    assert link.connection.rest() is rests
+
+
 def test_who_leaves_a_relay_takes_the_connection_with_it() -> None:
     link, rest = begun()
     link.relay()

@@ -31,6 +31,7 @@ class FakeTransport(asyncio.Transport):
         self.is_aborted = False
         self.aborts = 0
         self.is_lost = False
+        self.unsent_bytes = 0
         protocol.connection_made(self)
 
     def write(self, data: Any) -> None:
@@ -41,6 +42,9 @@ class FakeTransport(asyncio.Transport):
 
     def writelines(self, pieces: Any) -> None:
         self.write(b"".join(pieces))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
 
     def pause_reading(self) -> None:
         assert self.is_reading
