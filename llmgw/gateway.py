@@ -313,6 +313,7 @@ class Gateway:
             if failpoint:
                 failpoint("last-byte")
             if scanner is not None and call.route is not OTHER:
+                call.is_events = scanner.error is None
                 judge_end(scanner)
             out.end()
             reply.attempt.end(OK if call.status < 400 else IGNORED)

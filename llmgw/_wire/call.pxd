@@ -31,7 +31,7 @@ cdef class Call:
     cdef public object user                # str | None
     cdef public str model_requested
     cdef public bint stream
-    cdef public bint is_events             # the answer that began is an event stream
+    cdef public bint is_events             # the answer that began is an event stream, and told of no error
     # what became of it
     cdef public str model_used
     cdef public str provider_used

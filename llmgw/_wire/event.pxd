@@ -22,6 +22,7 @@ cdef struct Event:
     Span usage                     # the last one's value
     Span usage_member              # the last one with its key and one comma: what to cut out
     Span response_usage            # is_typed: the value of response.usage
+    Span message_usage             # is_typed: the value of message.usage
     Text type                      # the top-level `type`, if it is a string
     Py_ssize_t text_bytes          # of what the model wrote, unescaped; all of it, where it is not JSON
 
@@ -36,16 +37,16 @@ cdef inline void read_event(const unsigned char* data, Py_ssize_t size, bint is_
     if peek(&c) == c'{':
         is_json = read_members(&c, e)
     else:
-        is_json = skip_value(&c, texts_of(e))
+        is_json = skip_value(&c, texts_of(e, False))
     if not is_json or not skip_end(&c):
         memset(e, 0, sizeof(Event))
         e.text_bytes = size
 
 
-cdef inline Py_ssize_t* texts_of(Event* e) noexcept:
+cdef inline Py_ssize_t* texts_of(Event* e, bint is_delta) noexcept:
     """Where nested text is counted. Typed streams repeat in their closing events, whole, the text
-    that went out in `delta` strings of the top level, so there only those count."""
-    return NULL if e.is_typed else &e.text_bytes
+    that went out in `delta` members of the top level, so there only those count."""
+    return NULL if e.is_typed and not is_delta else &e.text_bytes
 
 
 cdef inline bint read_members(Cursor* c, Event* e) noexcept:
@@ -80,9 +81,12 @@ cdef inline bint read_member(Cursor* c, const Text* key, Event* e) noexcept:
             return False
         note_string(key, &text, e)
     elif e.is_typed and peek(c) == c'{' and text_is(key, b"response", 8):
-        if not read_response(c, e):
+        if not read_usage_of(c, &e.response_usage):
             return False
-    elif not skip_value(c, texts_of(e)):
+    elif e.is_typed and peek(c) == c'{' and text_is(key, b"message", 7):
+        if not read_usage_of(c, &e.message_usage):
+            return False
+    elif not skip_value(c, texts_of(e, text_is(key, b"delta", 5))):
         return False
     value.end = c.at
     if text_is(key, b"usage", 5):
@@ -101,8 +105,8 @@ cdef inline void note_string(const Text* key, const Text* text, Event* e) noexce
         e.text_bytes += text.bytes
 
 
-cdef inline bint read_response(Cursor* c, Event* e) noexcept:
-    """At the object under `response`; steps behind it."""
+cdef inline bint read_usage_of(Cursor* c, Span* usage) noexcept:
+    """At an object; steps behind it."""
     cdef Text key
     cdef const unsigned char* start
     cdef More more = first_member(c, &key)
@@ -111,7 +115,7 @@ cdef inline bint read_response(Cursor* c, Event* e) noexcept:
         if not skip_value(c, NULL):
             return False
         if text_is(&key, b"usage", 5):
-            e.response_usage.start, e.response_usage.end = start, c.at
+            usage.start, usage.end = start, c.at
         more = next_member(c, &key)
     return more == DONE
 

@@ -306,4 +306,6 @@ cdef inline bint skip_end(Cursor* c) noexcept nogil:
 cdef inline bint is_text_key(const Text* key) noexcept nogil:
     """The keys under which answers of any dialect carry what the model wrote."""
     return (text_is(key, b"content", 7) or text_is(key, b"text", 4) or text_is(key, b"arguments", 9)
-            or text_is(key, b"reasoning_content", 17) or text_is(key, b"refusal", 7))
+            or text_is(key, b"reasoning_content", 17) or text_is(key, b"refusal", 7)
+            or text_is(key, b"reasoning", 9) or text_is(key, b"thinking", 8) or text_is(key, b"partial_json", 12)
+            or text_is(key, b"transcript", 10))

@@ -6,9 +6,10 @@ from llmgw._wire.buffer cimport Buffer
 @cython.final
 cdef class EventScanner:
     # facts
-    cdef readonly bint is_terminal           # the terminal event was there, whole
+    cdef readonly bint is_terminal           # the terminal event was there, whole, or one of an error
     cdef readonly bytes error                # the data of the first event that tells of an error
     cdef readonly bytes usage                # the last usage object, as written
+    cdef readonly bytes first_usage          # that of the message which an Anthropic stream begins with
     cdef readonly Py_ssize_t events          # with data, dropped ones too
     cdef readonly Py_ssize_t text_bytes      # what the model wrote, unescaped
     # what to do

@@ -33,7 +33,8 @@ cdef class EventScanner:
     """One stream's scanner.
 
     `terminal`: the data of the terminal event (b"[DONE]"), or the types of which an event of any
-    ends the stream, or None where nothing is known of its end. `strip_usage`: usage was asked for
+    ends the stream, or None where nothing is known of its end. Where it is known, an event that tells
+    of an error is an end, too. `strip_usage`: usage was asked for
     by us and not by the client, so the chunk that only brings it is dropped (`"choices":[]` and a
     usage object) and `"usage":null` is cut from the others. An event above `max_event_bytes`
     raises ScanError from then on.
@@ -197,7 +198,7 @@ cdef int read_data(EventScanner s, const unsigned char* window, Py_ssize_t next_
     read_event(data, size, s.terminal_types is not None, &event)
     note_facts(s, window, data, size, &event)
     if s.strip_usage and not s.is_closing and event.usage.start != NULL:
-        if event.has_no_choices and event.usage.start[0] == c'{':
+        if event.has_no_choices and event.usage.start[0] == c'{' and not s.is_terminal:
             drop(s, window, next_line)
         elif event.usages == 1 and event.usage.start[0] == c'n':
             cut(s, window, next_line, joined, &event.usage_member)
@@ -211,21 +212,33 @@ cdef int note_facts(
     cdef Py_ssize_t type_size = s.type_end - s.type_start if s.type_start >= 0 else 0
     cdef bytes line_type = <bytes>window[s.type_start:s.type_end] if type_size else b""
     cdef bytes json_type
+    cdef bint is_error
     s.text_bytes += event.text_bytes
     note_usage(s, &event.usage)
     json_type = <bytes>event.type.start[:event.type.raw_bytes] if event.type.raw_bytes else b""
-    if s.error is None and (event.is_error or line_type == b"error" or json_type == b"error"):
+    is_error = event.is_error or line_type == b"error" or json_type == b"error"
+    if s.terminal_types is not None:
+        if line_type in s.terminal_types or json_type in s.terminal_types:
+            s.is_terminal = True
+            note_usage(s, &event.response_usage)
+            is_error = is_error or line_type == b"response.failed" or json_type == b"response.failed"
+        if event.message_usage.start != NULL and event.message_usage.start[0] == c'{':
+            s.first_usage = span_bytes(&event.message_usage)
+    if is_error and s.error is None:
         s.error = <bytes>data[:size]
-    if s.terminal_types is not None and (line_type in s.terminal_types or json_type in s.terminal_types):
-        s.is_terminal = True
-        note_usage(s, &event.response_usage)
+        if s.terminal_types is not None or s.terminal_data is not None:
+            s.is_terminal = True
     return 0
 
 
 cdef int note_usage(EventScanner s, const Span* usage) except -1:
     if usage.start != NULL and usage.start[0] == c'{':
-        s.usage = <bytes>usage.start[:usage.end - usage.start]
+        s.usage = span_bytes(usage)
     return 0
+
+
+cdef inline bytes span_bytes(const Span* span):
+    return <bytes>span.start[:span.end - span.start]
 
 
 cdef inline bint is_bytes(const unsigned char* text, Py_ssize_t size, bytes other) noexcept:

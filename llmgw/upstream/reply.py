@@ -129,6 +129,8 @@ def judge_events(scanner: EventScanner, is_complete: bool) -> None:
 
 
 def judge_end(scanner: EventScanner) -> None:
+    if scanner.error is not None:
+        raise UpstreamBroken("The provider's stream ended with an error.")
     if not scanner.is_terminal:
         raise UpstreamBroken("The provider's stream ended before its end was marked.")
 

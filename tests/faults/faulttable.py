@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 CLOSED, OPEN = 0, 1  # llm_circuit_state
 FAILURES = 5  # in a row open a circuit
 ATTEMPTS = 3  # the models' retry.max_attempts
+ITS_OWN = "the provider's own error"  # an error event of its making is the stream's last
 IN_60_S = "in 60 s"  # stands for the HTTP date of that moment
 
 
@@ -197,7 +198,7 @@ AFTER_THE_FIRST_BYTE = [
     Row("silent-after-4", "silence behind 4 events", {"stall": "events:4", **SLOW}, stream=FELL_SILENT, timeouts=HASTY),
     Row("close-within-4", "FIN in the middle of an event", {"close": "bytes:900", **SLOW}, stream=CUT),
     Row("no-done", "an end without [DONE]", {"no_done": True, **SLOW}, stream=replace(CUT, charged="reported")),
-    Row("error-after-3", "an error event behind 3 events", {"error_event": 3, **SLOW}, stream=CUT),
+    Row("error-after-3", "an error event behind 3 events", {"error_event": 3, **SLOW}, stream=replace(CUT, code=ITS_OWN)),
     Row("large-close", "FIN within 2 MB, behind 1.5 MB", {"close": "bytes:1500000", **LARGE}, CUT_SHORT),
     Row("large-reset", "RST within 2 MB, behind 1.5 MB", {"reset": "bytes:1500000", "drip_bytes": 500_000, "drip_s": "50ms", **LARGE}, CUT_SHORT),
     Row("large-silent", "silence within 2 MB, behind 1.5 MB", {"stall": "bytes:1500000", **LARGE}, replace(FELL_SILENT, code=None), timeouts=HASTY),

@@ -7,7 +7,26 @@ from wireclient import chat, exchange, post
 
 ENDED = {"interval_s": 0.01, "events": 50, "text_bytes": 5000}
 DONE = b"[DONE]"
+EVENT_BYTES = 500
 
+
+def stream_of(*events: object) -> str:
+    """Its text; all events are of one size."""
+    datas = [event if isinstance(event, str) else json.dumps(event) for event in events]
+    return "".join(f": {' ' * (EVENT_BYTES - len(data))}\ndata: {data}\n\n" for data in datas)
+
+
+def told(*events: object) -> dict:
+    """A mock's fault: this stream, event by event, over a connection that is kept."""
+    pace = {"drip_bytes": EVENT_BYTES + len(": \ndata: \n\n"), "drip_s": "20ms"}
+    return {"body": stream_of(*events), "content_type": "text/event-stream", **pace}
+
+
+def said(text: str) -> dict:
+    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+
+
+ERROR = {"error": {"message": "Out of memory.", "type": "server_error", "param": None, "code": None}}
 
 
 async def test_a_stream_without_its_end_is_charged_by_what_the_provider_reported(gateway):
@@ -39,6 +58,33 @@ async def test_a_stream_whatever_its_2xx_is_charged_and_our_usage_stays_here(gat
     assert (answer.status, answer.events[-1]) == (201, DONE)
     assert b"usage" not in answer.body
     assert (line["usage_source"], line["output_tokens"] > 0) == ("reported", True)
+
+
+@pytest.mark.parametrize("end", [(), ("[DONE]",), (ERROR, "[DONE]"), (said("more"), "[DONE]")])
+async def test_an_error_within_a_stream_is_its_end_and_goes_out_once(gateway, far, end):
+    far.script(told(said("12345678"), said("9"), ERROR, *end))
+    answer = await exchange(gateway.port, post(chat(stream=True)))
+    assert [json.loads(data) for data in answer.events] == [said("12345678"), said("9"), ERROR]
+    assert not answer.is_whole
+    line = await gateway.log_line()
+    assert (line["status"], line["error_code"]) == (200, "upstream_error")
+    assert (line["usage_source"], line["output_tokens"]) == ("estimated", 3)
+
+
+async def test_a_response_that_failed_goes_out_as_it_is_and_counts_as_broken(gateway, far):
+    usage = {"input_tokens": 5, "output_tokens": 7}
+    failed = {"type": "response.failed", "response": {"error": {"code": "server_error"}, "usage": usage}}
+    created = {"type": "response.created", "response": {"usage": None}}
+    before = gateway.metrics().total("llm_upstream_attempts_total", outcome="broken")
+    far.script(told(created, failed))
+    body = json.dumps({"model": "mock", "input": "hi", "stream": True}).encode()
+    answer = await exchange(gateway.port, post(body, "/v1/responses"))
+    assert [json.loads(data) for data in answer.events] == [created, failed]
+    assert not answer.is_whole
+    line = await gateway.log_line()
+    assert (line["error_code"], line["usage_source"]) == ("upstream_error", "reported")
+    assert (line["input_tokens"], line["output_tokens"]) == (5, 7)
+    assert gateway.metrics().total("llm_upstream_attempts_total", outcome="broken") == before + 1
 
 
 IMAGES = json.dumps(

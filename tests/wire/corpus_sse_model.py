@@ -11,7 +11,17 @@ import orjson
 from corpus_sse import BOM, Terminal
 
 LINE_END = re.compile(rb"\r\n|\r|\n")
-TEXT_KEYS = ("content", "text", "arguments", "reasoning_content", "refusal")
+TEXT_KEYS = (
+    "content",
+    "text",
+    "arguments",
+    "reasoning_content",
+    "refusal",
+    "reasoning",
+    "thinking",
+    "partial_json",
+    "transcript",
+)
 
 
 @dataclass
@@ -20,6 +30,7 @@ class Facts:
     is_terminal: bool = False
     error: bytes | None = None
     usage: bytes | None = None
+    first_usage: bytes | None = None
     events: int = 0
     text_bytes: int = 0
 
@@ -74,10 +85,11 @@ def sent(block: Block, facts: Facts, terminal: Terminal, strip_usage: bool) -> b
         )
         if facts.error is None and block.values(b"event")[-1:] == [b"error"]:
             facts.error = data
-        facts.is_terminal = is_typed(terminal) and bool({*block.values(b"event")[-1:]} & set(terminal or ()))
+        kinds = {*block.values(b"event")[-1:]}
+        note_end(kinds, data, facts, terminal)
         return whole
     note(members, data, block, facts, terminal)
-    return stripped(block, data, members) if strip_usage else whole
+    return stripped(block, data, members, facts) if strip_usage else whole
 
 
 def is_typed(terminal: Terminal) -> bool:
@@ -124,20 +136,36 @@ def note(members: list[Member], data: bytes, block: Block, facts: Facts, termina
     value = {member.name: member.value for member in members}
     kinds = {*block.values(b"event")[-1:], str(value.get("type")).encode()}
     facts.text_bytes += text_of(value) if not is_typed(terminal) else 0
-    if isinstance(value.get("delta"), str):
-        facts.text_bytes += sum(
-            len(m.value.encode()) for m in members if m.name == "delta" and isinstance(m.value, str)
-        )
+    for member in members:
+        if member.name == "delta" and isinstance(member.value, str):
+            facts.text_bytes += len(member.value.encode())
+        elif member.name == "delta" and is_typed(terminal):
+            facts.text_bytes += text_of(member.value)
     if facts.error is None and (value.get("error") is not None or b"error" in kinds):
         facts.error = data
     spans = [data[m.start : m.end] for m in members if m.name == "usage"]
     if isinstance(value.get("usage"), dict):
         facts.usage = spans[-1]
+    note_end(kinds, data, facts, terminal)
+    if isinstance(terminal, frozenset):
+        if kinds & terminal:
+            facts.usage = usage_of(members, "response", data) or facts.usage
+        facts.first_usage = usage_of(members, "message", data) or facts.first_usage
+
+
+def note_end(kinds: set[bytes], data: bytes, facts: Facts, terminal: Terminal) -> None:
     if isinstance(terminal, frozenset) and kinds & terminal:
         facts.is_terminal = True
-        response = next((data[m.start : m.end] for m in members if m.name == "response"), b"{}")
-        usage = [m for m in members_of(response) or [] if m.name == "usage" and isinstance(m.value, dict)]
-        facts.usage = response[usage[0].start : usage[0].end] if usage else facts.usage
+        if facts.error is None and b"response.failed" in kinds & terminal:
+            facts.error = data
+    if facts.error is not None and terminal is not None:
+        facts.is_terminal = True
+
+
+def usage_of(members: list[Member], name: str, data: bytes) -> bytes | None:
+    value = next((data[m.start : m.end] for m in members if m.name == name), b"{}")
+    usage = [m for m in members_of(value) or [] if m.name == "usage" and isinstance(m.value, dict)]
+    return value[usage[0].start : usage[0].end] if usage else None
 
 
 def text_of(value: Any) -> int:
@@ -151,11 +179,11 @@ def text_of(value: Any) -> int:
     )
 
 
-def stripped(block: Block, data: bytes, members: list[Member]) -> bytes:
+def stripped(block: Block, data: bytes, members: list[Member], facts: Facts) -> bytes:
     """The event as it would have come had nobody asked for usage."""
     whole = b"".join(block.raw)
     value = {member.name: member.value for member in members}
-    if isinstance(value.get("usage"), dict) and value.get("choices") == []:
+    if isinstance(value.get("usage"), dict) and value.get("choices") == [] and not facts.is_terminal:
         return b""
     found = [index for index, member in enumerate(members) if member.name == "usage"]
     if len(found) != 1 or members[found[0]].value is not None:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from llmgw._wire.skim import skim_answer
 
-TEXT_KEYS = ("content", "text", "arguments", "reasoning_content", "refusal")
+TEXT_KEYS = (
+    "content",
+    "text",
+    "arguments",
+    "reasoning_content",
+    "refusal",
+    "reasoning",
+    "thinking",
+    "partial_json",
+    "transcript",
+)
 COMPLETION = orjson.dumps(
     {
         "id": "chatcmpl-1",

@@ -12,7 +12,13 @@ from llmgw._wire.sse import EventScanner, ScanError
 
 def facts_of(scanner: EventScanner, output: bytes) -> Facts:
     return Facts(
-        output, scanner.is_terminal, scanner.error, scanner.usage, scanner.events, scanner.text_bytes
+        output,
+        scanner.is_terminal,
+        scanner.error,
+        scanner.usage,
+        scanner.first_usage,
+        scanner.events,
+        scanner.text_bytes,
     )
 
 
@@ -127,11 +133,61 @@ def test_the_last_usage_counts() -> None:
     assert scanner.usage == b'{"total_tokens":2}'
 
 
-def test_the_first_error_is_kept() -> None:
-    scanner = EventScanner(DONE)
-    scanner.feed(sse(delta("a"), b'{"error":{"message":"one"}}', b'{"error":{"message":"two"}}'))
+def test_an_error_is_the_end_and_nothing_behind_it_goes_out() -> None:
+    scanner = EventScanner(DONE, strip_usage=True)
+    failed = sse(delta("a"), b'{"error":{"message":"one"},"choices":[],"usage":{"prompt_tokens":1}}')
+    assert scanner.feed(failed + sse(b'{"error":{"message":"two"}}', DONE)) == failed
+    assert scanner.error == b'{"error":{"message":"one"},"choices":[],"usage":{"prompt_tokens":1}}'
+    assert scanner.usage == b'{"prompt_tokens":1}'
+    assert scanner.is_terminal
+    assert scanner.feed(sse(DONE)) == b""
+
+
+def test_an_error_ends_no_stream_of_whose_end_nothing_is_known() -> None:
+    stream = sse(delta("a"), b'{"error":{"message":"one"}}', b'{"error":{"message":"two"}}', DONE)
+    scanner = EventScanner()
+    assert scanner.feed(stream) == stream
     assert scanner.error == b'{"error":{"message":"one"}}'
     assert not scanner.is_terminal
+
+
+def test_a_response_that_failed_ends_its_stream_with_an_error() -> None:
+    scanner = EventScanner(RESPONSES)
+    failed = typed("response.failed", response={"error": {"code": "e"}, "usage": {"total_tokens": 5}})
+    assert scanner.feed(failed) == failed
+    assert scanner.error is not None
+    assert (scanner.is_terminal, scanner.usage) == (True, b'{"total_tokens":5}')
+
+
+MESSAGES = frozenset({b"message_stop"})
+
+
+def test_a_message_stream_tells_usage_at_its_start_and_near_its_end() -> None:
+    scanner = EventScanner(MESSAGES)
+    first = {"input_tokens": 9, "cache_read_input_tokens": 4, "output_tokens": 1}
+    stream = typed("message_start", message={"content": [{"text": "no delta"}], "usage": first})
+    for kind, delta_ in (
+        ("content_block_delta", {"type": "text_delta", "text": "Hé"}),
+        ("content_block_delta", {"type": "thinking_delta", "thinking": "hm"}),
+        ("content_block_delta", {"type": "input_json_delta", "partial_json": '{"a"'}),
+    ):
+        stream += typed(kind, index=0, delta=delta_)
+    stream += typed("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7})
+    assert scanner.feed(stream) == stream
+    assert not scanner.is_terminal
+    stop = typed("message_stop")
+    assert scanner.feed(stop + typed("ping")) == stop
+    assert (scanner.is_terminal, scanner.error, scanner.text_bytes) == (True, None, 3 + 2 + 4)
+    assert scanner.first_usage is not None
+    assert orjson.loads(scanner.first_usage) == first
+    assert scanner.usage == b'{"output_tokens":7}'
+
+
+def test_an_error_ends_a_message_stream() -> None:
+    scanner = EventScanner(MESSAGES)
+    failed = typed("error", error={"type": "overloaded_error", "message": "Overloaded"})
+    assert scanner.feed(failed + typed("message_stop")) == failed
+    assert (scanner.is_terminal, scanner.error is not None) == (True, True)
 
 
 def test_a_responses_stream_counts_deltas_once_and_takes_usage_from_its_end() -> None:

@@ -70,6 +70,12 @@ def test_a_stream_is_read_whatever_its_2xx(status: bytes) -> None:
     assert (link.is_over, link.out.data) == (True, b'data: {"n":0}\n\ndata: [DONE]\n\n')
 
 
+def test_an_error_event_ends_a_stream_and_what_follows_stays_here() -> None:
+    link = Link().ask_stream().feed(events(b'{"n":0}', end=b"")).relay()
+    link.feed(chunk(b'data: {"error":{"code":null}}\n\n') + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+    assert (link.is_over, link.out.data) == (True, b'data: {"n":0}\n\ndata: {"error":{"code":null}}\n\n')
+
+
 def test_the_progress_of_a_relay_counts_what_was_held() -> None:
     link, rest = begun()
     told = ctypes.c_longlong()
