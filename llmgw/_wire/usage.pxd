@@ -10,4 +10,5 @@ cdef class Usage:
 
 
 cpdef Usage estimated_usage(Py_ssize_t prompt_bytes, Py_ssize_t text_bytes)
-cpdef Usage reported_usage(bytes raw)
+cpdef Usage completed_usage(Usage reported, Py_ssize_t prompt_bytes, Py_ssize_t text_bytes)
+cpdef Usage reported_usage(bytes raw, bytes first=*)

@@ -10,7 +10,7 @@ cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from llmgw._wire.cursor cimport Cursor, cursor_over, peek, skip_space
+from llmgw._wire.cursor cimport Cursor, cursor_over, peek, skip_space, take_word
 from llmgw._wire.grammar cimport MORE, More, Text, first_member, next_member, skip_end, skip_value, text_is
 
 # No real count is near it; a larger one is a provider's nonsense and would overflow the counters.
@@ -37,37 +37,47 @@ cdef Usage new_usage(long long input_tokens, long long output_tokens, long long 
     return usage
 
 
-cdef struct Counts:                # -1: not told, or not a count
+cdef enum:
+    NOT_TOLD = -1
+    NONSENSE = -2                  # told, and no count
+
+cdef struct Counts:                # of tokens
     long long read
     long long written
-    long long cached
-    bint has_written               # told at all
+    long long total
+    long long cached               # a part of `read`
+    long long cache_made           # Anthropic's, which stand beside `input_tokens` and not within
+    long long cache_read
+    bint is_prompt                 # `read` is the whole prompt
 
 
-cdef long long read_count(Cursor* c) noexcept nogil:
-    """At a value; steps behind it. -1 for whatever is not a plain integer of 0 to TOKENS_MAX."""
+cdef bint read_count(Cursor* c, long long* count) noexcept nogil:
+    """At a value; steps behind it. NONSENSE for whatever is not a plain integer of 0 to TOKENS_MAX."""
     cdef const unsigned char* at = c.at
-    cdef long long count = 0
-    if not skip_value(c, NULL) or c.at - at > 13:
-        return -1
-    while at < c.at:
-        if not 48 <= at[0] <= 57:
-            return -1
-        count = count * 10 + (at[0] - 48)
+    cdef long long found = 0
+    if take_word(c, b"null", 4):
+        return True
+    if not skip_value(c, NULL):
+        return False
+    if c.at - at > 13:
+        found = NONSENSE
+    while at < c.at and found != NONSENSE:
+        found = found * 10 + (at[0] - 48) if 48 <= at[0] <= 57 else NONSENSE
         at += 1
-    return count if count <= TOKENS_MAX else -1
+    count[0] = found if found <= TOKENS_MAX else NONSENSE
+    return True
 
 
 cdef bint read_details(Cursor* c, Counts* counts) noexcept nogil:
     cdef Text key
     cdef More more
-    counts.cached = 0
     if peek(c) != c'{':
         return skip_value(c, NULL)
     more = first_member(c, &key)
     while more == MORE:
         if text_is(&key, b"cached_tokens", 13):
-            counts.cached = read_count(c)
+            if not read_count(c, &counts.cached):
+                return False
         elif not skip_value(c, NULL):
             return False
         more = next_member(c, &key)
@@ -75,46 +85,95 @@ cdef bint read_details(Cursor* c, Counts* counts) noexcept nogil:
 
 
 cdef bint read_member(Cursor* c, const Text* key, Counts* counts) noexcept nogil:
-    if text_is(key, b"prompt_tokens", 13) or text_is(key, b"input_tokens", 12):
-        counts.read = read_count(c)
-    elif text_is(key, b"completion_tokens", 17) or text_is(key, b"output_tokens", 13):
-        counts.written = read_count(c)
-        counts.has_written = True
-    elif text_is(key, b"prompt_tokens_details", 21) or text_is(key, b"input_tokens_details", 20):
+    if text_is(key, b"prompt_tokens", 13):
+        counts.is_prompt = True
+        return read_count(c, &counts.read)
+    if text_is(key, b"input_tokens", 12):
+        return read_count(c, &counts.read)
+    if text_is(key, b"completion_tokens", 17) or text_is(key, b"output_tokens", 13):
+        return read_count(c, &counts.written)
+    if text_is(key, b"total_tokens", 12):
+        return read_count(c, &counts.total)
+    if text_is(key, b"prompt_tokens_details", 21) or text_is(key, b"input_tokens_details", 20):
         return read_details(c, counts)
-    else:
-        return skip_value(c, NULL)
-    return c.fault == 0
+    if text_is(key, b"cache_creation_input_tokens", 27):
+        return read_count(c, &counts.cache_made)
+    if text_is(key, b"cache_read_input_tokens", 23):
+        return read_count(c, &counts.cache_read)
+    return skip_value(c, NULL)
+
+
+cdef bint read_counts(bytes raw, Counts* counts) noexcept:
+    """What an object tells of; where it is none, nothing is known."""
+    cdef Cursor c = cursor_over(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+    cdef Text key
+    cdef More more
+    skip_space(&c)
+    if peek(&c) != c'{':
+        return False
+    more = first_member(&c, &key)
+    while more == MORE:
+        if not read_member(&c, &key, counts):
+            return False
+        more = next_member(&c, &key)
+    return c.fault == 0 and skip_end(&c)
+
+
+cdef Usage usage_of(Counts* counts):
+    cdef long long written = max(counts.written, 0)
+    cdef long long read = counts.read
+    cdef long long cached = max(counts.cached, counts.cache_read, 0)
+    if read == NONSENSE or counts.written == NONSENSE:
+        return None
+    if read == NOT_TOLD:
+        if counts.written == NOT_TOLD and counts.total < 0:
+            return None
+        read = max(counts.total - written, 0)      # as of a reranking
+    elif not counts.is_prompt:
+        read += max(counts.cache_made, 0) + max(counts.cache_read, 0)
+    # Some tell of a model's reasoning in the total alone.
+    return new_usage(read, max(written, counts.total - read), min(cached, read), False)
+
+
+cdef inline long long tokens_of(Py_ssize_t text_bytes) noexcept:
+    return (text_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN
 
 
 cpdef Usage estimated_usage(Py_ssize_t prompt_bytes, Py_ssize_t text_bytes):
     """At least one token each way that bytes went: unknown usage is never free."""
+    return new_usage(tokens_of(prompt_bytes), tokens_of(text_bytes), 0, True)
+
+
+cpdef Usage completed_usage(Usage reported, Py_ssize_t prompt_bytes, Py_ssize_t text_bytes):
+    """As reported; what was not, or as none where bytes went, is estimated."""
+    cdef bint lacks_input, lacks_output
+    if reported is None:
+        return estimated_usage(prompt_bytes, text_bytes)
+    lacks_input = reported.input_tokens == 0 and prompt_bytes > 0
+    lacks_output = reported.output_tokens == 0 and text_bytes > 0
+    if not lacks_input and not lacks_output:
+        return reported
     return new_usage(
-        (prompt_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, (text_bytes + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, 0, True,
+        tokens_of(prompt_bytes) if lacks_input else reported.input_tokens,
+        tokens_of(text_bytes) if lacks_output else reported.output_tokens,
+        reported.cached_tokens, True,
     )
 
 
-cpdef Usage reported_usage(bytes raw):
-    """`raw` is a provider's usage object. None where it tells nothing that can be charged."""
-    if raw is None:
-        return None
-    cdef Cursor c = cursor_over(<const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+cpdef Usage reported_usage(bytes raw, bytes first=None):
+    """`raw` is a provider's usage object; `first` the one before it, which holds for what `raw` does not tell.
+
+    None where they tell nothing that can be charged.
+    """
     cdef Counts counts
-    cdef Text key
-    cdef More more
-    counts.read = counts.written = -1
-    counts.cached = 0
-    counts.has_written = False
-    skip_space(&c)
-    if peek(&c) != c'{':
+    if raw is None and first is None:
         return None
-    more = first_member(&c, &key)
-    while more == MORE:
-        if not read_member(&c, &key, &counts):
+    counts.read = counts.written = counts.total = counts.cached = counts.cache_made = counts.cache_read = NOT_TOLD
+    counts.is_prompt = False
+    if first is not None:
+        if not read_counts(first, &counts):
             return None
-        more = next_member(&c, &key)
-    if c.fault != 0 or not skip_end(&c) or counts.read < 0:
+        counts.written = NOT_TOLD          # of an answer that had only begun
+    if raw is not None and not read_counts(raw, &counts):
         return None
-    if counts.has_written and counts.written < 0:
-        return None
-    return new_usage(counts.read, max(counts.written, 0), max(counts.cached, 0), False)
+    return usage_of(&counts)

@@ -5,7 +5,7 @@ from llmgw._wire.call cimport Call
 from llmgw._wire.skim cimport Answer, Skim, skim_answer
 from llmgw._wire.sse cimport EventScanner
 from llmgw._wire.upstream cimport Connection
-from llmgw._wire.usage cimport Usage, estimated_usage, reported_usage
+from llmgw._wire.usage cimport Usage, completed_usage, estimated_usage, reported_usage
 from llmgw.upstream.provider cimport Upstream
 
 

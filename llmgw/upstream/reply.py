@@ -12,7 +12,7 @@ from llmgw._wire.call import Call
 from llmgw._wire.skim import Answer, Skim, skim_answer
 from llmgw._wire.sse import EventScanner
 from llmgw._wire.upstream import Connection
-from llmgw._wire.usage import Usage, estimated_usage, reported_usage
+from llmgw._wire.usage import Usage, completed_usage, estimated_usage, reported_usage
 from llmgw.dialects import OTHER
 from llmgw.errors import UpstreamBroken
 from llmgw.routing.causes import Cause, cause_of_status, is_of_dead_key, is_too_large
@@ -69,16 +69,18 @@ class Reply:
             return None  # what is fetched again was paid for when it was made
         scanner = self.scanner
         if scanner is not None:
-            reported, text_bytes = reported_usage(scanner.usage), scanner.text_bytes
+            reported, text_bytes = reported_usage(scanner.usage, scanner.first_usage), scanner.text_bytes
         elif self.answer is not None:
             reported, text_bytes = reported_usage(self.answer.usage), self.answer.text_bytes
         else:
             tail = connection.relayed_tail if connection.is_json else b""
             reported, text_bytes = reported_usage(usage_in_tail(tail)), connection.relayed_bytes
-        if reported is None and self.costs_tokens(call):
-            prompt_bytes = facts.prompt_bytes if facts else len(call.body)
-            return estimated_usage(prompt_bytes, text_bytes if call.route.is_text else 0)
-        return reported
+        if reported is not None and reported.input_tokens and reported.output_tokens:
+            return reported
+        if not self.costs_tokens(call):
+            return reported
+        prompt_bytes = facts.prompt_bytes if facts else len(call.body)
+        return completed_usage(reported, prompt_bytes, text_bytes if call.route.is_text else 0)
 
     def costs_tokens(self, call: Call) -> bool:
         return call.route.costs_tokens or (self.scanner is not None and bool(call.model_requested))

@@ -6,6 +6,7 @@ import pytest
 from wireclient import chat, exchange, post
 
 ENDED = {"interval_s": 0.01, "events": 50, "text_bytes": 5000}
+USAGE = {"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46}
 DONE = b"[DONE]"
 EVENT_BYTES = 500
 
@@ -85,6 +86,41 @@ async def test_a_response_that_failed_goes_out_as_it_is_and_counts_as_broken(gat
     assert (line["error_code"], line["usage_source"]) == ("upstream_error", "reported")
     assert (line["input_tokens"], line["output_tokens"]) == (5, 7)
     assert gateway.metrics().total("llm_upstream_attempts_total", outcome="broken") == before + 1
+
+
+WRONG = [
+    ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, ("estimated", 100, 100)),
+    ({"prompt_tokens": 12}, ("estimated", 12, 100)),
+    ({"prompt_tokens": 0, "completion_tokens": 34}, ("estimated", 100, 34)),
+    ({"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 500}, ("reported", 12, 488)),
+    (USAGE, ("reported", 12, 34)),
+]
+
+
+@pytest.mark.parametrize(("usage", "expected"), WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_report_that_cannot_be_true_is_completed(gateway, far, usage, expected, streams):
+    if streams:
+        far.script(told(said("a" * 400), {"choices": [], "usage": usage}, "[DONE]"))
+    else:
+        message = {"role": "assistant", "content": "a" * 400}
+        far.script({"body": json.dumps({"choices": [{"message": message}], "usage": usage})})
+    answer = await exchange(gateway.port, post(chat("x" * 400, stream=streams)))
+    assert (answer.status, answer.is_whole) == (200, True)
+    line = await gateway.log_line()
+    source, read, written = expected
+    assert (line["usage_source"], line["output_tokens"]) == (source, written)
+    assert line["input_tokens"] == pytest.approx(read, abs=0 if read == 12 else 15)
+
+
+async def test_a_reranking_that_tells_but_a_total_is_charged_for_it(odd_gateway, odd):
+    answer = json.dumps({"results": [], "usage": {"total_tokens": 77}}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+    odd.replies = [head + answer]
+    body = json.dumps({"model": "mock", "query": "q", "documents": ["d"]}).encode()
+    await exchange(odd_gateway.port, post(body, "/v1/rerank"))
+    line = await odd_gateway.log_line()
+    assert (line["usage_source"], line["input_tokens"], line["output_tokens"]) == ("reported", 77, 0)
 
 
 IMAGES = json.dumps(

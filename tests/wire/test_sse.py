@@ -8,6 +8,7 @@ from corpus_sse import BOM, CORPUS, DONE, RESPONSES, USAGE, Terminal, chunk, del
 from corpus_sse_model import Facts, model
 
 from llmgw._wire.sse import EventScanner, ScanError
+from llmgw._wire.usage import reported_usage
 
 
 def facts_of(scanner: EventScanner, output: bytes) -> Facts:
@@ -178,9 +179,9 @@ def test_a_message_stream_tells_usage_at_its_start_and_near_its_end() -> None:
     stop = typed("message_stop")
     assert scanner.feed(stop + typed("ping")) == stop
     assert (scanner.is_terminal, scanner.error, scanner.text_bytes) == (True, None, 3 + 2 + 4)
-    assert scanner.first_usage is not None
-    assert orjson.loads(scanner.first_usage) == first
-    assert scanner.usage == b'{"output_tokens":7}'
+    usage = reported_usage(scanner.usage, scanner.first_usage)
+    assert usage is not None
+    assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == (13, 4, 7)
 
 
 def test_an_error_ends_a_message_stream() -> None:
