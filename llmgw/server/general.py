@@ -215,7 +215,7 @@ class Narrow(asyncio.BufferedProtocol):
 
 def last_words(call: Call, error: GatewayError) -> bytes:
     """The answer where there is no request that aiohttp could answer."""
-    body = error_body(error)
+    body = error_body(call, error)
     status = HTTPStatus(error.status)
     framing = f"content-length: {len(body)}\r\ndate: {formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
     line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
