@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from llmgw._core.limiter import Limiter
 from llmgw.limits import lease
 from llmgw.limits.fleet import Ask, Lease, TakeSlots
 from llmgw.store.line import Line
 from llmgw.store.watch import Watch
 
+ROWS_MAX = 128  # of one exchange: some 2 ms of Redis' time
 LOOK_US = 250_000  # between two questions whether a limit is still reached
 LOOK_MACHINES = 16  # so many machines more make it so much longer
 
 
 class Asks:
-    """Of one exchange; one for each row."""
+    """One for each row."""
 
     def __init__(self) -> None:
         self._by_tag: dict[tuple[str, bool], list[Ask]] = {}
@@ -26,13 +29,27 @@ class Asks:
         self._keys.add(ask.row.key)
         self._by_tag.setdefault((watch.tag, watch.is_slots), []).append(ask)
 
-    def calls(self, line: Line, machine: str) -> list[Lease | TakeSlots]:
-        return [
-            TakeSlots(tag, line.asker, line.next_number(), machine, tuple(asks))
-            if is_slots
-            else Lease(tag, line.asker, line.next_number(), tuple(asks))
-            for (tag, is_slots), asks in self._by_tag.items()
-        ]
+    def batches(self, line: Line, machine: str) -> Iterator[list[Lease | TakeSlots]]:
+        """One exchange after another, numbered as they are taken; an empty one where nothing is asked.
+
+        A hash slot is asked twice only in two exchanges: of each asker, Redis keeps its last reply there.
+        """
+        batch: list[Lease | TakeSlots] = []
+        rows = 0
+        for (tag, is_slots), asks in self._by_tag.items():
+            for first in range(0, len(asks), ROWS_MAX):
+                part = tuple(asks[first : first + ROWS_MAX])
+                if rows + len(part) > ROWS_MAX:
+                    yield batch
+                    batch, rows = [], 0
+                rows += len(part)
+                number = line.next_number()
+                batch.append(
+                    TakeSlots(tag, line.asker, number, machine, part)
+                    if is_slots
+                    else Lease(tag, line.asker, number, part)
+                )
+        yield batch
 
 
 class Waiting:

@@ -128,4 +128,7 @@ class Front:
         asks = Asks()
         for one in waiting:
             asks.add(one.watch, one.ask(self._outage.machines))
-        return await self._exchange(self.line, asks.calls(self.line, self._machine))
+        denied: tuple[Denied, ...] = ()
+        for batch in asks.batches(self.line, self._machine):
+            denied += await self._exchange(self.line, batch)
+        return denied

@@ -217,7 +217,8 @@ class Leases:
 
     async def _tick(self, now_us: int) -> None:
         self._collect(now_us)
-        calls: list[Call] = []
+        beat: list[Call] = []
+        settles: list[Call] = []
         asks = Asks()
         for watch in self._watches.active(now_us):
             ask = top_up(self._limiter, watch, self.machines, now_us)
@@ -225,14 +226,15 @@ class Leases:
                 asks.add(watch, ask)
         if now_us - self._beaten_us >= BEAT_US:
             self._beaten_us = now_us
-            calls.append(Beat(self._machine))
+            beat = [Beat(self._machine)]
             self._add_looks(asks, now_us)
-        calls += asks.calls(self._back, self._machine)
         if now_us - self._settled_us >= SETTLE_US and self._pending:
             self._settled_us = now_us
-            calls += self._pending.calls(self._back, self._machine, now_us, self._outage.offset_us)
-        if calls:
-            await self._exchange(self._back, calls)
+            settles = [*self._pending.calls(self._back, self._machine, now_us, self._outage.offset_us)]
+        for batch in asks.batches(self._back, self._machine):
+            if calls := [*beat, *batch, *settles]:
+                beat, settles = [], []
+                await self._exchange(self._back, calls)
 
     def _collect(self, now_us: int) -> None:
         """What came to another amount, and what was leased and not used."""
@@ -243,9 +245,12 @@ class Leases:
             if not self._outage.is_on:
                 self._outage.collect(watch, now_us)
             watch.demand.note(self._limiter.leased(watch.gauge), now_us)
-            if unused := self._unused(watch, now_us):
-                self._store.counters.returned += unused
-                self._pending.add(watch, now_us - watch.row.life_us, -unused, is_unused=True)
+            self._return_unused(watch, now_us)
+
+    def _return_unused(self, watch: Watch, now_us: int) -> None:
+        if unused := self._unused(watch, now_us):
+            self._store.counters.returned += unused
+            self._pending.add(watch, now_us - watch.row.life_us, -unused, is_unused=True)
 
     def _unused(self, watch: Watch, now_us: int) -> int:
         if not watch.is_slots:
@@ -258,18 +263,32 @@ class Leases:
         return self._limiter.release_lease(watch.gauge, spare, now_us) if spare > 0 else 0
 
     def _add_looks(self, asks: Asks, now_us: int) -> None:
-        """The keeper looks at all that it watches, others at what they use. Slots are held by being named.
+        """The keeper looks at all that is configured, others at what they use. Slots are held by being named.
 
-        All look at budgets now and then: each may be asked for metrics.
+        All look at budgets now and then: each may be asked for metrics. Users that do nothing, and hold
+        nothing, are forgotten.
         """
         self._beats += 1
-        for watch in self._watches:
+        for watch in self._watches.pinned:
             is_due = self._is_keeper or watch.is_slots or watch.active_until_us >= now_us
-            is_due |= watch.row.unit == USD and self._beats % BUDGET_BEATS == 1
-            if is_due and watch.row.key not in asks:
-                watch.renew(watch.gauge)
-                self._outage.collect(watch, now_us)
-                asks.add(watch, look(self._limiter, watch, now_us))
+            if is_due or (watch.row.unit == USD and self._beats % BUDGET_BEATS == 1):
+                self._add_look(asks, watch, now_us)
+        for watch in self._watches.others:
+            if watch.active_until_us >= now_us or look(self._limiter, watch, now_us).held:
+                self._add_look(asks, watch, now_us)
+            else:
+                self._watches.forget(watch)
+
+    def _add_look(self, asks: Asks, watch: Watch, now_us: int) -> None:
+        """What is on lease there, if only from workers that died, is seen to until it is used or returned."""
+        if watch.row.key not in asks:
+            watch.renew(watch.gauge)
+            self._outage.collect(watch, now_us)
+            if self._limiter.lease_left(watch.gauge, now_us):
+                self._watches.find(watch.gauge, now_us)
+            else:
+                self._return_unused(watch, now_us)
+            asks.add(watch, look(self._limiter, watch, now_us))
 
     async def _give_all_back(self) -> None:
         for line in (self._front.line, self._back):
@@ -284,8 +303,8 @@ class Leases:
                 released = self._limiter.release_lease(watch.gauge, left, now_us)
                 self._outage.collect(watch, now_us)
                 self._pending.add(watch, now_us - watch.row.life_us, -released, is_unused=True)
-        calls: list[Call] = [*self._pending.calls(self._back, self._machine, now_us, self._outage.offset_us)]
-        if calls:
+        while self._pending and self._outage.offset_us is not None:
+            calls = self._pending.calls(self._back, self._machine, now_us, self._outage.offset_us)
             await self._back.exchange(calls, now_us)
 
 

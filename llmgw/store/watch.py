@@ -97,8 +97,16 @@ class Watches:
         self._active: dict[bytes, Watch] = {}
 
     def __iter__(self) -> Iterator[Watch]:
-        yield from list(self._pinned.values())
-        yield from list(self._others.values())
+        yield from self.pinned
+        yield from self.others
+
+    @property
+    def pinned(self) -> list[Watch]:
+        return list(self._pinned.values())
+
+    @property
+    def others(self) -> list[Watch]:
+        return list(self._others.values())
 
     def active(self, now_us: int) -> list[Watch]:
         for key, watch in list(self._active.items()):
@@ -125,14 +133,20 @@ class Watches:
         if watch is None:
             watch = self._others[key] = self._make(gauge, now_us)
             while len(self._others) > WATCHED_MAX:
-                oldest, _ = self._others.popitem(last=False)
-                self._active.pop(oldest, None)
+                self.forget(next(iter(self._others.values())))
         elif key in self._others:
             self._others.move_to_end(key)
         watch.renew(gauge)
         watch.touch(now_us)
         self._active[key] = watch
         return watch
+
+    def forget(self, watch: Watch) -> None:
+        """One of the others. A row that it holds to a cap would be held to it for ever."""
+        del self._others[watch.gauge.key]
+        self._active.pop(watch.gauge.key, None)
+        if watch.is_ours:
+            self._limiter.recover(watch.gauge)
 
     def by_key(self, key: str) -> Watch | None:
         digest = bytes.fromhex(key)

@@ -8,6 +8,9 @@ import time
 
 from fleetrig import MINUTE_US, SLOTS, TOKENS, USD, Hold, Machine, gauge, until
 
+from llmgw._core.limiter import Limiter
+from llmgw.limits.fleet import Lease
+
 
 def unused(machine: Machine, *gauges) -> int:
     return sum(machine.limiter.lease_left(one, machine.limiter.now_us()) for one in gauges)
@@ -212,3 +215,34 @@ async def test_a_worker_that_is_not_the_keeper_looks_at_idle_budgets_too(redis):
         assert len(await one.flood(3, budget, limit, usd_micro=100)) == 3
         await until(lambda: two.leases.maybe_used(budget) == 300, 8)
         assert two.leases.maybe_used(limit) is None
+
+
+async def test_users_that_are_gone_are_not_looked_at_and_those_that_hold_slots_are(redis, monkeypatch):
+    monkeypatch.setattr("llmgw.store.watch.IDLE_US", 100_000)
+    idle, held, named = gauge(limit=10, name="idle"), gauge(SLOTS, limit=5), gauge(limit=10, name="named")
+    async with Machine(redis.url) as machine:
+        machine.leases.watch([named])
+        assert isinstance(await machine.ask(idle, held), Hold)
+        await until(lambda: machine.leases._watches.by_key(idle.key.hex()) is None, 8)
+        watches = machine.leases._watches
+        beats = machine.leases._beats
+        await until(lambda: machine.leases._beats > beats + 1)
+        assert watches.by_key(held.key.hex()) is not None and watches.by_key(named.key.hex()) is not None
+        assert isinstance(await machine.ask(idle), Hold)
+
+
+async def test_thousands_of_users_are_looked_at_in_small_exchanges(redis):
+    users = [gauge(limit=10, name=f"user {index}") for index in range(500)]
+    async with Machine(redis.url, limiter=Limiter(rows=2048)) as machine:
+        sizes, exchange = [], machine.store.exchange
+
+        async def measured(calls):
+            sizes.append(sum(len(call.asks) for call in calls if isinstance(call, Lease)))
+            return await exchange(calls)
+
+        machine.store.exchange = measured
+        holds = await asyncio.gather(*(machine.ask(user) for user in users))
+        assert all(isinstance(hold, Hold) for hold in holds)
+        beats = machine.leases._beats
+        await until(lambda: machine.leases._beats > beats + 1, 8)
+        assert sum(sizes) > 1000 and max(sizes) <= 128

@@ -257,3 +257,17 @@ async def test_lost_replies_count_nothing_twice(redis, seed):
                 await asyncio.sleep(0.02)
             assert lossy.dropped > 0
             assert 360 <= admitted <= 400
+
+
+async def test_a_row_whose_watch_was_given_up_while_redis_was_away_leases_again(own_redis, monkeypatch):
+    monkeypatch.setattr("llmgw.store.watch.WATCHED_MAX", 2)
+    users = [gauge(limit=10, name=f"user {index}") for index in range(4)]
+    async with Machine(own_redis.url) as machine:
+        await machine.is_known()
+        own_redis.freeze()
+        for user in users:
+            await machine.ask(user)
+        assert machine.leases.is_away and machine.limiter.is_degraded(users[3])
+        own_redis.thaw()
+        await until(lambda: not machine.leases.is_away)
+        assert not any(machine.limiter.is_degraded(user) for user in users)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from fleetrig import MINUTE_US, TOKENS, USD, Hold, Machine, gauge, until, workers
+from fleetrig import MINUTE_US, SLOTS, TOKENS, USD, Hold, Machine, gauge, until, workers
 from redisrig import Lossy
 
 from llmgw._core.limiter import Limiter
@@ -172,3 +172,28 @@ async def test_of_ten_replies_three_are_lost_and_two_workers_each_count_all_once
             await asyncio.sleep(0.05)
         admitted += len(await fleet[0].flood(10, budget, usd_micro=1))
         assert lossy.dropped > 0 and admitted == await counted(fleet[0], budget) == 100
+
+
+async def test_what_all_workers_that_died_had_on_lease_goes_back_though_no_request_comes(redis, tmp_path):
+    slots, budget = gauge(SLOTS, limit=5), gauge(USD, limit=1000, window_us=HOUR_US)
+    [first] = workers(redis.url, tmp_path, 1)
+    first.leases.start()
+    await first.is_known()
+    assert len(await first.flood(4, slots)) == 4
+    first.leases._watches.find(budget, first.limiter.now_us()).demand.per_life = 100.0
+    assert isinstance(await first.ask(budget, usd_micro=10), Hold)
+    first.leases._running.cancel()  # it dies, and returns nothing
+    assert first.limiter.lease_left(budget, first.limiter.now_us()) > 0
+    segment = first.limiter.segment
+    Limiter(segment).give_back(0, first.limiter.now_us())
+    await first.store.close()
+    next_one = Machine(redis.url, limiter=Limiter(segment, 0), name=first.leases._machine)
+    next_one.leases.watch([slots, budget])
+    async with next_one, Machine(redis.url) as other:
+        async with asyncio.timeout(8):
+            while await counted(other, budget) != 0 or len(await other.flood(1, slots)) == 0:
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(8):
+            while other.used(slots) < 5:
+                await other.flood(1, slots)
+                await asyncio.sleep(0.05)
