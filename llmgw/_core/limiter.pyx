@@ -30,7 +30,7 @@ from llmgw._core.robust cimport EOWNERDEAD, ROBUST_BYTES, in_order, robust_init,
 from llmgw._core.segment cimport Segment
 from llmgw._core.window cimport (
     IMAGE_BYTES, LEASES, RING, WINDOW_BUCKETS, Row, add, advance, begin_period, counts, end_leases, frees_us,
-    lease_left, sum_of, take_leased,
+    lease_left, mark_period, sum_of, take_leased, used_since,
 )
 from llmgw._wire.text cimport put, put_unsigned
 
@@ -917,6 +917,35 @@ cdef class Limiter:
         """What was ever admitted from leases, or under a cap in their place: its growth is the demand."""
         row = self._look(gauge)
         return row.leased if row != NULL else 0
+
+    def heard(self, Gauge gauge not None):
+        """(epoch of the fleet's memory that counts this, when it answered last); zeros: none was heard of."""
+        row = self._look(gauge)
+        if row == NULL:
+            return 0, 0
+        return row.epoch, row.heard_us
+
+    def hear(self, Gauge gauge not None, int64_t epoch, int64_t heard_us, int64_t now_us):
+        """That memory has counted what was used here. What is known of a later one stays."""
+        self._lock()
+        try:
+            row = self._journaled(gauge, now_us)
+            if epoch > row.epoch:
+                row.epoch, row.heard_us = epoch, heard_us
+            elif epoch == row.epoch:
+                row.heard_us = max(row.heard_us, heard_us)
+            if row.width_us < 0:
+                mark_period(row, now_us)
+        finally:
+            self._commit()
+
+    def used_since(self, Gauge gauge not None, int64_t at_us, int64_t now_us):
+        """What was used since then, reservations included, or a little more."""
+        self._lock()
+        try:
+            return used_since(self._journaled(gauge, now_us), at_us)
+        finally:
+            self._commit()
 
     def take_unused(self, Gauge gauge not None, int64_t now_us):
         """What ended leases left over; whoever takes it returns it."""

@@ -47,7 +47,7 @@ SERIES_RESERVED_BYTES = 1 << 16                 # of which on disk from the star
 ESTIMATES_BYTES = 1408 << 10                    # of some 1,000 models
 
 LIMITS_BYTES = 1 << 14                          # the limiter's lock, clock and undo record
-ROWS_BYTES = 16_384 * 1_256                     # a row for each limit of each subject
+ROWS_BYTES = 16_384 * 1_272                     # a row for each limit of each subject
 HOLDS_BYTES = 16_384 * 1_024                    # address space of what a slot's requests have reserved
 TARGETS_BYTES = 3 << 20                         # of 1,024 targets and 256 providers
 TIERS_BYTES = 1_024 * 576
@@ -63,8 +63,8 @@ def wanted(int workers):
         Region("supervisor", 1, 1, SUPERVISOR_BYTES, SUPERVISOR_BYTES),
         Region("workers", 1, workers, WORKER_BYTES, WORKER_BYTES),
         Region("estimates", 1, 1, ESTIMATES_BYTES, ESTIMATES_BYTES),
-        Region("limits", 2, 1, LIMITS_BYTES, LIMITS_BYTES),
-        Region("rows", 2, 1, ROWS_BYTES, ROWS_BYTES),
+        Region("limits", 3, 1, LIMITS_BYTES, LIMITS_BYTES),
+        Region("rows", 3, 1, ROWS_BYTES, ROWS_BYTES),
         Region("holds", 1, workers, HOLDS_BYTES),
         Region("targets", 1, 1, TARGETS_BYTES, TARGETS_BYTES),
         Region("tiers", 1, 1, TIERS_BYTES, TIERS_BYTES),

@@ -11,7 +11,7 @@ cdef enum:
     WINDOW_BUCKETS = 128
     RING = 130
     LEASES = 2
-    IMAGE_BYTES = 216               # a row up to its buckets
+    IMAGE_BYTES = 232               # a row up to its buckets
 
 
 cdef struct Row:
@@ -40,7 +40,9 @@ cdef struct Row:
     int64_t returned_us             # when that was reserved, or later
     int32_t owner                   # of a user's row: number of the row that stands in for it, plus 1
     int32_t owned                   # of that row: how many users have a row of their own
-    int64_t buckets[RING]           # of a period only the first is used, for its end; of slots none
+    int64_t epoch                   # of the fleet's memory that counts this; 0: none was heard of
+    int64_t heard_us                # when that answered last, on its clock
+    int64_t buckets[RING]           # of a period its end, and its marks, see `mark_period`; of slots none
 
 
 cdef inline void advance(Row* row, int64_t now_us) noexcept nogil:
@@ -68,8 +70,38 @@ cdef inline void begin_period(Row* row, int64_t start_us, int64_t end_us) noexce
         return
     if start_us > row.head:
         row.used = row.reserved = row.owed = row.returned = 0
+        memset(&row.buckets[1], 0, (RING - 1) * sizeof(int64_t))
     row.head = start_us
     row.buckets[0] = end_us
+
+
+cdef inline int part_of(const Row* row, int64_t at_us) noexcept nogil:
+    """In which of the RING - 1 equal parts of its period a moment lies; -1: before it."""
+    cdef int64_t width_us = (row.buckets[0] - row.head) // (RING - 1) + 1
+    return <int>min((at_us - row.head) // width_us, RING - 2) if at_us >= row.head else -1
+
+
+cdef inline void mark_period(Row* row, int64_t now_us) noexcept nogil:
+    """Keeps what was used, plus 1, when this part of the period was first seen."""
+    cdef int part = part_of(row, now_us)
+    if part >= 0 and row.buckets[1 + part] == 0:
+        row.buckets[1 + part] = row.used + 1
+
+
+cdef inline int64_t used_since(const Row* row, int64_t at_us) noexcept nogil:
+    """What was used from a moment on, or more: all of the bucket it lies in; of a period, of two parts of it."""
+    cdef int64_t number, total = 0
+    cdef int part
+    if row.width_us > 0:
+        number = max(at_us // row.width_us, row.head - RING + 1)
+        while number <= row.head:
+            total += row.buckets[number % RING]
+            number += 1
+        return total
+    for part in range(part_of(row, at_us) - 1, -1, -1):
+        if row.buckets[1 + part]:
+            return max(row.used - (row.buckets[1 + part] - 1), 0)
+    return row.used
 
 
 cdef inline bint counts(const Row* row, int64_t where) noexcept nogil:

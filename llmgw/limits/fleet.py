@@ -82,6 +82,8 @@ class Lease(NamedTuple):
     asker: str
     number: int
     asks: tuple[Ask, ...]
+    epoch: int = 0  # of the memory that the asker knew there; 0: none
+    heard_us: int = 0  # when that last answered, on its clock
 
 
 class Settle(NamedTuple):
@@ -97,6 +99,8 @@ class TakeSlots(NamedTuple):
     number: int
     machine: str
     asks: tuple[Ask, ...]
+    epoch: int = 0
+    heard_us: int = 0
 
 
 class GiveSlots(NamedTuple):
@@ -135,4 +139,5 @@ class Reply(NamedTuple):
     answers: tuple[Answer, ...] = ()
     machines: int = 0  # Beat only
     epoch: int = 0  # Lease, TakeSlots: another one means that the hash slot's memory was lost in between
+    since_us: int = 0  # up to then it has what the asker's memory had; 0: nothing, or nobody knows
     is_ours: bool = False  # Claim only

@@ -101,6 +101,16 @@ class Slots:
         return sum(self.held.values())
 
 
+@dataclass(slots=True)
+class Memory:
+    """Of a hash slot. It went on from a copy of memory `before` where `since_us` is not 0."""
+
+    epoch: int
+    before: int = 0
+    since_us: int = 0
+    stamp_us: int = 0  # of the last call
+
+
 class Fleet:
     """The shared memory itself. Bounded by its rows and askers, never by time: nothing here expires."""
 
@@ -109,7 +119,7 @@ class Fleet:
         self._slots: dict[str, Slots] = {}
         self._replies: dict[tuple[str, ...], Reply] = {}
         self._beats: dict[str, int] = {}
-        self._epochs: dict[str, int] = {}
+        self._memories: dict[str, Memory] = {}
         self._words: dict[str, tuple[str, int]] = {}  # whose, until when
 
     def exchange(self, calls: list[Call], now_us: int) -> list[Reply]:
@@ -137,7 +147,7 @@ class Fleet:
 
     def lease(self, call: Lease, now_us: int) -> Reply:
         answers = tuple(self._grant(ask, now_us) for ask in call.asks)
-        return Reply(call.number, now_us, answers, epoch=self._epochs.setdefault(call.tag, now_us))
+        return self._signed(call, now_us, answers)
 
     def _grant(self, ask: Ask, now_us: int) -> Answer:
         ring = self.ring(ask.row, now_us)
@@ -167,8 +177,19 @@ class Fleet:
             slots.held[call.machine] += granted
             wait_us = UNKNOWN if free < ask.least else 0
             answers.append(Answer(granted, wait_us, slots.used, slots.held[call.machine]))
-        epoch = self._epochs.setdefault(call.tag, now_us)
-        return Reply(call.number, now_us, tuple(answers), epoch=epoch)
+        return self._signed(call, now_us, tuple(answers))
+
+    def _signed(self, call: Lease | TakeSlots, now_us: int, answers: tuple[Answer, ...]) -> Reply:
+        """Says which memory it is. One that is older than the asker knew is another one from now on."""
+        fresh = Memory(max(now_us, call.epoch + 1))
+        memory = self._memories.setdefault(call.tag, fresh)
+        is_older = memory.epoch == call.epoch and memory.stamp_us < call.heard_us
+        if memory.epoch < call.epoch or is_older:
+            fresh.before, fresh.since_us, fresh.stamp_us = call.epoch, memory.stamp_us, memory.stamp_us
+            memory = self._memories[call.tag] = fresh
+        memory.stamp_us = max(memory.stamp_us, now_us)
+        since_us = memory.since_us if call.epoch == memory.before else 0
+        return Reply(call.number, now_us, answers, epoch=memory.epoch, since_us=since_us)
 
     def give_slots(self, call: GiveSlots, now_us: int) -> Reply:
         for row, _, delta in call.entries:

@@ -20,6 +20,7 @@ class Asks:
 
     def __init__(self) -> None:
         self._by_tag: dict[tuple[str, bool], list[Ask]] = {}
+        self._heard: dict[tuple[str, bool], tuple[int, int]] = {}  # epoch, and when it answered last
         self._keys: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
@@ -27,7 +28,9 @@ class Asks:
 
     def add(self, watch: Watch, ask: Ask) -> None:
         self._keys.add(ask.row.key)
-        self._by_tag.setdefault((watch.tag, watch.is_slots), []).append(ask)
+        place = watch.tag, watch.is_slots
+        self._by_tag.setdefault(place, []).append(ask)
+        self._heard[place] = max(self._heard.get(place, (0, 0)), (watch.epoch, watch.heard_us))
 
     def batches(self, line: Line, machine: str) -> Iterator[list[Lease | TakeSlots]]:
         """One exchange after another, numbered as they are taken; an empty one where nothing is asked.
@@ -43,11 +46,11 @@ class Asks:
                     yield batch
                     batch, rows = [], 0
                 rows += len(part)
-                number = line.next_number()
+                number, heard = line.next_number(), self._heard[tag, is_slots]
                 batch.append(
-                    TakeSlots(tag, line.asker, number, machine, part)
+                    TakeSlots(tag, line.asker, number, machine, part, *heard)
                     if is_slots
-                    else Lease(tag, line.asker, number, part)
+                    else Lease(tag, line.asker, number, part, *heard)
                 )
         yield batch
 

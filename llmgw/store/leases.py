@@ -167,7 +167,7 @@ class Leases:
         """What a Redis grants that has forgotten is returned, and what we know is charged again."""
         exchange = await line.exchange(calls, self._limiter.now_us())
         self._outage.hear(exchange)
-        if not self._outage.lost_tags:
+        if not self._outage.lost:
             return self._intake.take_in(exchange)
         self._outage.return_all(exchange)
         await self._outage.recharge(line)

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 
 from llmgw._core.limiter import Limiter
 from llmgw.limits import lease
-from llmgw.limits.fleet import DEAD_US, Ask, Beat, Call, Entry, Lease, Reply, Row, Settle, TakeSlots
+from llmgw.limits.fleet import DEAD_US, Beat, Call, Entry, Lease, Reply, Row, Settle, TakeSlots
 from llmgw.store.adapter import Store
+from llmgw.store.asks import Asks, look
 from llmgw.store.line import Exchange, Line
 from llmgw.store.pending import Pending
 from llmgw.store.watch import Watch, Watches
@@ -42,9 +43,10 @@ class Outage:
         self._grace_us = int(grace_s * 1e6)
         self._since_us = 0
         self._joined_us: int | None = None  # since when this machine belongs to the fleet
-        self._epochs: dict[str, int] = {}
         self.is_on = False
-        self.lost_tags: set[str] = set()  # hash slots that have forgotten: what we know is charged again
+        # What Redis has forgotten: its epoch now, and up to when it knows of us (on its clock; 0: nothing).
+        # What we used since is charged again.
+        self.lost: dict[Watch, tuple[int, int]] = {}
         self.machines = 1
         self.offset_us: int | None = None  # Redis' clock less ours; a little less than true, which is strict
 
@@ -57,19 +59,44 @@ class Outage:
             if isinstance(call, Beat):
                 self.hear_beat(reply, now_us)
             elif isinstance(call, (Lease, TakeSlots)):
-                self._hear_epoch(call.tag, reply.epoch)
+                self._hear_memory(call, reply)
 
     def hear_beat(self, reply: Reply, now_us: int) -> None:
         self.machines = max(reply.machines, 1)
         if self._joined_us is None:
             self._joined_us = now_us
 
-    def _hear_epoch(self, tag: str, epoch: int) -> None:
-        if self._epochs.setdefault(tag, epoch) != epoch:
-            self._epochs[tag] = epoch
-            self.lost_tags.add(tag)
-            self._pending.drop(tag)
+    def _hear_memory(self, call: Lease | TakeSlots, reply: Reply) -> None:
+        is_loss = False
+        for ask in call.asks:
+            watch = self._watches.by_key(ask.row.key)
+            if watch is not None and self._is_new(watch, reply.epoch):
+                is_loss = True
+            elif watch is not None and watch not in self.lost:
+                self._remember(watch, reply.epoch, reply.time_us)
+        if is_loss:
             self._store.counters.losses += 1
+            for watch in self._watches:
+                if watch.tag == call.tag and self._is_new(watch, reply.epoch):
+                    self._note_loss(watch, reply.epoch, reply.since_us if watch.epoch == call.epoch else 0)
+
+    def _is_new(self, watch: Watch, epoch: int) -> bool:
+        """Whether another memory has counted what the machine used; none has before the first word."""
+        if not watch.epoch:
+            watch.epoch, watch.heard_us = self._limiter.heard(watch.gauge)
+        noted, _ = self.lost.get(watch, (watch.epoch, 0))
+        return noted not in (0, epoch)
+
+    def _remember(self, watch: Watch, epoch: int, heard_us: int) -> None:
+        watch.epoch, watch.heard_us = epoch, heard_us
+        self._limiter.hear(watch.gauge, epoch, heard_us, self._limiter.now_us())
+
+    def _note_loss(self, watch: Watch, epoch: int, since_us: int) -> None:
+        self._pending.drop(watch.row.key)
+        if self._limiter.heard(watch.gauge)[0] == epoch:  # another worker has charged it
+            self._remember(watch, epoch, 0)
+        else:
+            self.lost[watch] = epoch, since_us
 
     def collect(self, watch: Watch, now_us: int) -> None:
         """What Redis does not know of: admitted under a cap, by whichever worker, or left by a dead one.
@@ -188,16 +215,19 @@ class Outage:
             return
         for call, reply in zip(exchange.calls, exchange.replies, strict=True):
             if isinstance(call, (Lease, TakeSlots)):
-                self._hear_epoch(call.tag, reply.epoch)
+                self._hear_memory(call, reply)
         self.return_all(exchange)
 
     async def _look(self, back: Line) -> None:
         """Is each hash slot's memory the one that we knew?"""
-        rows = {watch.tag: watch.row for watch in self._watches if not watch.is_slots}
-        calls: list[Call] = [Beat(self._machine)]
-        for tag, row in rows.items():
-            calls.append(Lease(tag, back.asker, back.next_number(), (Ask(row, 0, 0, 1, 1),)))
-        self.hear(await back.exchange(calls, self._limiter.now_us()))
+        heard = sorted(self._watches, key=lambda watch: (watch.epoch, watch.heard_us))
+        asks = Asks()
+        for watch in {watch.tag: watch for watch in heard if not watch.is_slots}.values():
+            asks.add(watch, look(self._limiter, watch, self._limiter.now_us()))
+        beat: list[Call] = [Beat(self._machine)]
+        for batch in asks.batches(back, self._machine):
+            self.hear(await back.exchange([*beat, *batch], self._limiter.now_us()))
+            beat = []
 
     def return_all(self, exchange: Exchange) -> None:
         """Leases that are not to be used: their reply was lost, and a cap has taken their place."""
@@ -230,26 +260,35 @@ class Outage:
         self.is_on = False
 
     async def recharge(self, line: Line) -> None:
-        """Redis was emptied: each row is charged with what this machine has used, once for all workers."""
-        if not self.lost_tags:
+        """Redis has forgotten: each row is charged with what this machine has used, once for all workers.
+
+        Where it went on from an old copy, with what was used since. What is on lease may have been counted
+        before: it is charged again.
+        """
+        lost = dict(self.lost)
+        if not lost:
             return
         now_us = self._limiter.now_us()
         calls: list[Call] = []
         charged: list[tuple[Watch, int]] = []
-        for watch in self._watches:
-            if watch.tag not in self.lost_tags or watch.is_slots:
+        for watch, (epoch, since_us) in lost.items():
+            if watch.is_slots:  # they are named in the next look
                 continue
-            used = self._limiter.read(watch.gauge, now_us)[0] + self._limiter.lease_left(watch.gauge, now_us)
+            at_us = since_us - (self.offset_us or 0) if since_us else 0
+            used = self._limiter.used_since(watch.gauge, at_us, now_us)
+            used += self._limiter.lease_left(watch.gauge, now_us)
             self._limiter.take_unused(watch.gauge, now_us)  # Redis does not count it any more
             owed, _, _ = self._limiter.take_owed(watch.gauge, now_us)
             if used:
                 charged.append((watch, owed))
                 asker = f"{self._machine}.{watch.row.key}"
-                calls.append(Settle(watch.tag, asker, self._epochs[watch.tag], (Entry(watch.row, 0, used),)))
+                calls.append(Settle(watch.tag, asker, epoch, (Entry(watch.row, 0, used),)))
         replies: list[Reply] = []
         for first in range(0, len(calls), ROWS_MAX):
             replies += (await line.exchange(calls[first : first + ROWS_MAX], now_us)).replies
         for (watch, owed), reply in zip(charged, replies, strict=True):
             if self.offset_us is not None and reply.time_us < now_us + self.offset_us:
                 self._pending.add(watch, now_us, owed)  # charged before, without what was owed since
-        self.lost_tags.clear()
+        for watch, (epoch, _) in lost.items():
+            self._remember(watch, epoch, 0)
+            self.lost.pop(watch, None)

@@ -49,8 +49,8 @@ class Pending:
         found = [place for place in self._items if place[0] == key and place[1] >= at_us and not place[2]]
         return sum(self._items.pop(place).delta for place in found)
 
-    def drop(self, tag: str) -> None:
-        self._items = {place: item for place, item in self._items.items() if item.tag != tag}
+    def drop(self, key: str) -> None:
+        self._items = {place: item for place, item in self._items.items() if place[0] != key}
 
     def calls(self, line: Line, machine: str, now_us: int, offset_us: int | None) -> list[Settle | GiveSlots]:
         """Hands the oldest over to the line, which never loses them. `offset_us`: Redis' clock less ours.

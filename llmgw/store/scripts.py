@@ -11,7 +11,7 @@ from llmgw.limits import fleet
 
 INCLUDE = re.compile(r"^-- include (\w+)\n", re.MULTILINE)
 REPLIES_STAY_US = fleet.LATE_US
-EPOCH_STAYS_US = 90 * 86_400_000_000
+MEMORY_STAYS_US = 90 * 86_400_000_000
 
 Argument = str | int
 
@@ -67,8 +67,8 @@ def row_key(place: str, row: fleet.Row) -> str:
 
 
 def lease(place: str, call: fleet.Lease) -> Command:
-    keys = [f"{place}lease:{call.asker}", f"{place}epoch"]
-    arguments: list[Argument] = [call.number, REPLIES_STAY_US, EPOCH_STAYS_US]
+    keys = [f"{place}lease:{call.asker}", f"{place}memory"]
+    arguments: list[Argument] = [call.number, REPLIES_STAY_US, MEMORY_STAYS_US, call.epoch, call.heard_us]
     for row, wanted, need, least, parts, _ in call.asks:
         keys.append(row_key(place, row))
         arguments += (
@@ -95,8 +95,9 @@ def settle(place: str, call: fleet.Settle) -> Command:
 
 
 def take_slots(place: str, call: fleet.TakeSlots) -> Command:
-    keys = [f"{place}take:{call.asker}", f"{place}epoch"]
-    arguments: list[Argument] = [call.number, REPLIES_STAY_US, call.machine, fleet.DEAD_US, EPOCH_STAYS_US]
+    keys = [f"{place}take:{call.asker}", f"{place}memory"]
+    arguments: list[Argument] = [call.number, REPLIES_STAY_US, call.machine, fleet.DEAD_US]
+    arguments += (MEMORY_STAYS_US, call.epoch, call.heard_us)
     for row, wanted, need, least, parts, held in call.asks:
         keys.append(row_key(place, row))
         arguments += (row.limit, wanted, need, least, parts, held)
@@ -129,5 +130,5 @@ def reply_of(call: fleet.Call, text: bytes) -> fleet.Reply:
     if not rest:
         return fleet.Reply(number, time_us)
     size = 4 if isinstance(call, fleet.TakeSlots) else 3
-    answers = (rest[at : at + size] for at in range(1, len(rest), size))
-    return fleet.Reply(number, time_us, tuple(fleet.Answer(*answer) for answer in answers), epoch=rest[0])
+    answers = tuple(fleet.Answer(*rest[at : at + size]) for at in range(2, len(rest), size))
+    return fleet.Reply(number, time_us, answers, epoch=rest[0], since_us=rest[1])

@@ -23,8 +23,10 @@ class Watch:
         "ask_again_us",
         "blocked_us",
         "demand",
+        "epoch",
         "excess",
         "gauge",
+        "heard_us",
         "is_ours",
         "known",
         "least",
@@ -39,6 +41,7 @@ class Watch:
         self.tag = tag
         self.row = row_of(gauge)
         self.known: Known | None = None
+        self.epoch, self.heard_us = limiter.heard(gauge)  # of Redis' memory that counts this
         self.admitted = limiter.leased(gauge)  # at the loss
         self.demand = Demand(self.row.life_us, self.admitted, now_us)
         self.own = Own(0, 0)  # at the loss

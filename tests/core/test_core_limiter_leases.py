@@ -1,9 +1,9 @@
 """Leases: what a machine may admit of a fleet's limit without asking."""
 
 import pytest
-from limiterworld import MINUTE_US, SECOND_US, gauge
+from limiterworld import HOUR_US, MINUTE_US, SECOND_US, gauge
 
-from llmgw._core.limiter import UNKNOWN, Hold, Limiter, Refusal
+from llmgw._core.limiter import CALENDAR, UNKNOWN, USD, Gauge, Hold, Limiter, Refusal
 from llmgw._core.segment import Segment
 
 NOW_US = 1_000 * MINUTE_US
@@ -197,3 +197,35 @@ def test_workers_of_a_machine_have_its_leases_in_common(path, tokens):
     assert isinstance(admit(other, tokens, now_us=now_us), Hold)
     assert isinstance(admit(one, tokens, now_us=now_us), Hold)
     assert admit(other, tokens, now_us=now_us).lacking == (tokens,)
+
+
+def test_what_was_used_since_a_moment_is_told_to_the_bucket_or_two_parts_of_a_period():
+    limiter, start_us = Limiter(), 1_000 * HOUR_US
+    hour, month = Gauge(b"h" * 16, USD, HOUR_US, 1000), Gauge(b"m" * 16, USD, CALENDAR, 1000)
+    month.period_start_us, month.period_end_us = start_us, start_us + 129 * 24 * HOUR_US
+    for at_us, amount in ((10 * 60, 100), (30 * 60, 20), (50 * 60, 3)):
+        limiter.charge(hour, start_us + at_us * 1_000_000, amount, start_us + HOUR_US)
+    now_us = start_us + HOUR_US
+    assert [limiter.used_since(hour, at_us, now_us) for at_us in (0, start_us)] == [123, 123]
+    assert limiter.used_since(hour, start_us + 20 * MINUTE_US, now_us) == 23
+    assert limiter.used_since(hour, start_us + 50 * MINUTE_US, now_us) == 3
+    assert limiter.used_since(hour, now_us, now_us) == 0
+    for day in range(10):
+        at_us = start_us + day * 24 * HOUR_US + HOUR_US
+        limiter.hear(month, 1, at_us, at_us)
+        limiter.charge(month, at_us, 10, at_us)
+    assert limiter.used_since(month, 0, at_us) == 100
+    assert 20 <= limiter.used_since(month, start_us + 8 * 24 * HOUR_US, at_us) <= 40
+    assert 10 <= limiter.used_since(month, at_us, at_us) <= 20
+    month.period_start_us, month.period_end_us = month.period_end_us, month.period_end_us + HOUR_US
+    assert limiter.used_since(month, month.period_start_us, month.period_start_us) == 0
+
+
+def test_the_memory_that_was_heard_of_last_is_kept_with_the_row():
+    limiter, hour = Limiter(), Gauge(b"h" * 16, USD, HOUR_US, 1000)
+    assert limiter.heard(hour) == (0, 0)
+    for epoch, heard_us in ((5, 70), (5, 60), (4, 90)):
+        limiter.hear(hour, epoch, heard_us, HOUR_US)
+        assert limiter.heard(hour) == (5, 70)
+    limiter.hear(hour, 6, 0, HOUR_US)
+    assert limiter.heard(hour) == (6, 0)

@@ -7,9 +7,10 @@ import random
 import time
 
 import pytest
-from fleetrig import MINUTE_US, USD, Hold, Machine, gauge, until
+from fleetrig import CALENDAR, MINUTE_US, USD, Gauge, Hold, Machine, gauge, until, workers
 from redisrig import Lossy
 
+from llmgw._core.limiter import Limiter
 from llmgw.limits.fleet import Ask, Lease
 from llmgw.store.adapter import Counters, Store, StoreAway
 from llmgw.store.leases import Leases
@@ -131,3 +132,61 @@ async def test_a_call_without_an_answer_is_away_and_made_again_by_its_number(red
         machine.store._come_back()
         [first], [second] = await machine.store.exchange([call]), await machine.store.exchange([call])
         assert first == second and await counted(machine, budget) == 7
+
+
+def month() -> Gauge:
+    budget = Gauge(b"m" * 16, USD, CALENDAR, 100, is_shared=True)
+    budget.period_start_us = time.time_ns() // 1000 - HOUR_US
+    budget.period_end_us = budget.period_start_us + 30 * 24 * HOUR_US
+    return budget
+
+
+@pytest.mark.parametrize("limit", [gauge(USD, limit=100, window_us=HOUR_US), month()], ids=["hour", "month"])
+async def test_a_redis_that_goes_on_from_an_old_snapshot_gives_nothing_out_twice(own_redis, limit):
+    """Another machine, which is gone, had used 10 before the snapshot: that is not forgotten either."""
+    async with Machine(own_redis.url) as gone:
+        assert len(await gone.flood(10, limit, usd_micro=1)) == 10
+    async with Machine(own_redis.url) as one:
+        one.leases.watch([limit])
+        assert len(await one.flood(20, limit, usd_micro=1)) == 20
+        await until(lambda: one.limiter.lease_left(limit, one.limiter.now_us()) == 0)
+        assert b"OK" in own_redis.command("SAVE")
+        assert len(await one.flood(50, limit, usd_micro=1)) == 50
+        own_redis.kill()
+        await until(lambda: one.leases.is_away)
+        own_redis.start()
+        await until(lambda: not one.leases.is_away and one.counters.losses, 8)
+        assert 80 <= await counted(one, limit)
+        async with Machine(own_redis.url) as other:
+            assert len(await other.flood(50, limit, usd_micro=1)) <= 20
+
+
+async def test_what_was_emptied_while_no_worker_ran_is_charged_once_by_those_that_come(redis, tmp_path):
+    budget = gauge(USD, limit=100, window_us=HOUR_US)
+    [first] = workers(redis.url, tmp_path, 1)
+    async with first:
+        assert len(await first.flood(60, budget, usd_micro=1)) == 60
+    redis.command("FLUSHALL")
+    for turn in range(2):  # the second one starts under another name, and charges nothing
+        again = Machine(redis.url, limiter=Limiter(first.limiter.segment, 0), name=f"again{turn}")
+        again.leases.watch([budget])
+        async with again:
+            await again.is_known()
+            async with asyncio.timeout(5):
+                while await counted(again, budget) != 60:
+                    await asyncio.sleep(0.02)
+    async with Machine(redis.url) as other:
+        theirs = gauge(USD, limit=100, window_us=HOUR_US)
+        assert len(await other.flood(50, theirs, usd_micro=1)) == 40
+
+
+async def test_a_user_who_comes_back_after_a_flush_is_charged_by_a_new_worker(redis, tmp_path):
+    user = gauge(limit=100, window_us=HOUR_US, name="user")
+    [first] = workers(redis.url, tmp_path, 1)
+    async with first:
+        assert len(await first.flood(60, user)) == 60
+    redis.command("FLUSHALL")
+    async with Machine(redis.url, limiter=Limiter(first.limiter.segment, 0), name="again") as again:
+        await again.is_known()
+        assert isinstance(await again.ask(user), Hold)
+        assert await counted(again, user) >= 61

@@ -47,6 +47,7 @@ class Driver:
         self.numbers: dict[str, int] = {}
         self.past: list[fleet.Call] = []
         self.now_us = 0
+        self.heard = 0, 0  # epoch, and when it answered last
 
     def number(self, asker: str) -> int:
         self.numbers[asker] = self.numbers.get(asker, 0) + self.random.randint(1, 3)
@@ -67,6 +68,13 @@ class Driver:
             pick.randint(1, 9),
         )
 
+    def known(self) -> tuple[int, int]:
+        """What an asker says it knew: nothing, this memory, or a later one than this."""
+        epoch, heard_us = self.heard
+        return self.random.choice(
+            ((0, 0), (epoch, heard_us), (epoch, heard_us), (epoch, heard_us + 10**6), (epoch + 7, 1), (1, 1))
+        )
+
     def call(self) -> fleet.Call:
         pick = self.random
         if self.past and pick.random() < 0.1:
@@ -84,7 +92,7 @@ class Driver:
                 self.ask(row)._replace(wanted=pick.randint(0, 9), held=pick.choice((0, 0, 3)))
                 for row in slots
             )
-            return TakeSlots("x", asker, self.number(asker), machine, asks)
+            return TakeSlots("x", asker, self.number(asker), machine, asks, *self.known())
         if kind == 2:
             entries = tuple(Entry(row, 0, pick.randint(-9, 2)) for row in slots)
             return GiveSlots("x", asker, self.number(asker), machine, entries)
@@ -98,7 +106,7 @@ class Driver:
                 for row in some
             )
             return Settle("x", asker, self.number(asker), entries)
-        return Lease("x", asker, self.number(asker), tuple(self.ask(row) for row in some))
+        return Lease("x", asker, self.number(asker), tuple(self.ask(row) for row in some), *self.known())
 
     async def steps(self) -> None:
         calls = [self.call() for _ in range(BATCH)]
@@ -106,6 +114,7 @@ class Driver:
             said = self.fleet.answer(call, got.time_us)
             assert got == said, f"{call}\nscript {got}\nmodel  {said}"
             self.now_us = max(self.now_us, got.time_us)
+            self.heard = max(self.heard, (got.epoch, got.time_us if got.epoch else 0))
         self.past = [call for call in calls if not isinstance(call, Beat)]
         if self.random.random() < 0.15:
             await asyncio.sleep(self.random.choice((0.001, 0.01, 0.05)))
@@ -162,6 +171,24 @@ async def test_a_late_copy_of_an_earlier_call_changes_nothing(store):
     await store.exchange([Lease("x", "m", 7, (Ask(row, 5, 5, 1, 1),))])
     [look] = await store.exchange([Lease("x", "m", 9, (Ask(row, 0, 0, 1, 1),))])
     assert look.answers[0].used == 4
+
+
+async def test_a_memory_older_than_its_asker_knew_is_another_one(store):
+    row = Row("a" * 32, 0, 60_000_000, 10)
+
+    async def look(number: int, epoch: int, heard_us: int) -> fleet.Reply:
+        [reply] = await store.exchange([Lease("x", "m", number, (Ask(row, 0, 0, 1, 1),), epoch, heard_us)])
+        return reply
+
+    first = await look(1, 0, 0)
+    same = await look(2, first.epoch, first.time_us)
+    assert same.epoch == first.epoch and same.since_us == 0
+    other = await look(3, same.epoch, same.time_us + 1_000_000)
+    assert other.epoch > same.epoch and other.since_us == same.time_us
+    assert (await look(4, same.epoch, same.time_us)).since_us == other.since_us
+    assert (await look(5, 1, 1)).since_us == 0
+    assert (await look(6, other.epoch, other.time_us)).epoch == other.epoch
+    assert (await look(7, other.epoch + 10**9, 1)).epoch > other.epoch + 10**9
 
 
 async def test_amounts_up_to_thousands_of_millions_of_dollars_stay_whole(store):

@@ -3,16 +3,17 @@
 -- Guarantee: what is granted is deducted here and now, and no ring's sum goes above its limit by it.
 --   The same number again brings the same reply and deducts nothing; a lower one changes nothing.
 -- KEYS[1] last reply of this asker
--- KEYS[2] epoch of the hash slot's memory
+-- KEYS[2] which memory the hash slot has
 -- KEYS[3...] the ring of each ask
--- ARGV[1] number of the call; ARGV[2] how long its reply stays (us); ARGV[3] how long the epoch does (us)
+-- ARGV[1] number of the call; ARGV[2] how long its reply stays (us); ARGV[3] how long what names the memory
+--   does (us); ARGV[4] the epoch that the asker knew, 0: none; ARGV[5] when it was last answered under it (us)
 -- ARGV, 9 for each ask: width of a bucket (us; 0: calendar), buckets that count, limit, wanted, need, least,
 --   parts, end of the period (us), how long the ring stays after that (us)
--- Reply: text "number time epoch" and for each ask "granted wait used": times in us, wait until `least` fits
---   (-1: never), used by the whole fleet with this grant.
+-- Reply: text "number time epoch since" and for each ask "granted wait used": times in us, since as in memory.lua,
+--   wait until `least` fits (-1: never), used by the whole fleet with this grant.
 -- include once
 -- include ring
--- include epoch
+-- include memory
 
 local ASK = 9
 
@@ -32,9 +33,10 @@ local before = replied(KEYS[1], number)
 if before then return before end
 
 local us = now_us()
-local parts = { number, whole(us), epoch_of(KEYS[2], us, tonumber(ARGV[3])) }
+local memory = memory_of(KEYS[2], us, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
+local parts = { number, whole(us), memory }
 for index = 3, #KEYS do
-  local at = 3 + (index - 3) * ASK
+  local at = 5 + (index - 3) * ASK
   local width_us, count, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local wanted, need, least = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local divisor, end_us, late_us = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
