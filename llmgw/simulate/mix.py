@@ -157,7 +157,11 @@ def _validate(data: dict[str, Any], problems: Problems) -> Mix | None:
     try:
         return Mix.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
+        details = error.errors(include_url=False, include_input=False)
+        wrong = [detail["loc"][:1] for detail in details if len(detail["loc"]) > 1]
+        for detail in details:
+            if detail["type"] == "too_short" and detail["loc"] in wrong:
+                continue  # it has entries, but none that is right
             problems.add(detail["loc"], _expected(detail["type"], detail.get("ctx", {}), detail["msg"]))
         return None
 

@@ -241,7 +241,9 @@ def cell(name: str, value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
     if isinstance(value, list):
-        return ", ".join(f"{after:g}s+{length:g}s" for after, length in value)
+        return ", ".join(
+            ":".join([f"{after:g}s+{length:g}s", *map(str, machines)]) for after, length, *machines in value
+        )
     return str(value)
 
 

@@ -69,6 +69,15 @@ def test_the_table_tells_who_was_refused_by_what(
     assert any(line[:1] == ["total"] for line in lines)
 
 
+def test_the_table_names_outages_of_some_machines(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(files[1])
+    config.write_text(config.read_text() + 'redis: {url: "redis://localhost"}\n')
+    words = ["--machines", "2", "--duration", "3s", "--outage", "1s+1s:1", "--outage", "2s+500ms"]
+    assert "1s+1s:1, 2s+0.5s" in printed([*files, *words], capsys)
+
+
 def test_machines_without_redis_are_told_of(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", *files, "--duration", "1s", "--machines", "2"]) == 0
     assert "no redis" in capsys.readouterr().err
@@ -118,6 +127,7 @@ def test_a_mistake_in_a_mix_is_told_with_its_place(
     Path(files[3]).write_text(f"streams:\n  - {{{key}model: gpt-4o-mini, {mistake}}}\n")
     assert main(["simulate", *files]) == 1
     assert f"{files[3]}:2: " in (error := capsys.readouterr().err) and told in error
+    assert "at least one entry" not in error
 
 
 @pytest.mark.parametrize("text", ["", "streams: []", "- 1", "streams: {", None])
