@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from llmgw._core.limiter import Limiter
@@ -87,7 +88,8 @@ def top_up(limiter: Limiter, watch: Watch, machines: int, now_us: int) -> Ask | 
     if wanted <= 0:
         return None
     watch.ask_again_us = now_us + lease.TICK_US
-    return Ask(watch.row, wanted, 0, 1, lease.parts_of(machines))
+    least = min(max(math.ceil(watch.demand.size), 1), wanted)  # a part of a request is of use to others
+    return Ask(watch.row, wanted, 0, least, lease.parts_of(machines))
 
 
 def look(limiter: Limiter, watch: Watch, now_us: int) -> Ask:

@@ -63,6 +63,8 @@ class Intake:
             self._counters.leased += got.granted
             watch.blocked_us = 0
             self._limiter.grant(watch.gauge, got.granted, sent_us + watch.row.life_us, now_us)
+        elif got.wait_us and ask.wanted and not ask.need and got.used < ask.row.limit:
+            watch.ask_again_us = now_us + look_us(self._outage.machines)  # smaller requests may have room
         elif got.wait_us:
             self._deny(watch, ask, got, now_us)
             return True

@@ -246,3 +246,15 @@ async def test_thousands_of_users_are_looked_at_in_small_exchanges(redis):
         beats = machine.leases._beats
         await until(lambda: machine.leases._beats > beats + 1, 8)
         assert sum(sizes) > 1000 and max(sizes) <= 128
+
+
+async def test_what_is_less_than_a_request_is_not_taken_in_the_background_but_left_to_smaller_ones(redis):
+    budget = gauge(USD, limit=100)
+    async with Machine(redis.url) as one, Machine(redis.url) as two:
+        assert isinstance(await two.ask(budget, usd_micro=94), Hold)
+        await one.is_known()
+        watch = one.leases._watches.find(budget, one.limiter.now_us())
+        watch.demand.per_life, watch.demand.size = 50.0, 10.0
+        await until(lambda: watch.known)
+        assert unused(one, budget) == 0
+        assert isinstance(await one.ask(budget, usd_micro=6), Hold)
