@@ -83,7 +83,12 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"{error.filename or directory}: {error.strerror}", file=sys.stderr)
         return 1
-    print(FORMATS[args.format](totals), end="")
+    try:
+        print(FORMATS[args.format](totals), end="", flush=True)
+    except OSError as error:
+        print(f"standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
+        return 1
     tell_what_is_missing(reader, totals)
     return 0
 

@@ -40,8 +40,10 @@ def moment_of(stamp: str) -> float:
 
 
 def files_in(directory: str) -> list[LedgerPath]:
-    """In the order of their beginning. Whatever else lies in the directory is left alone."""
-    found = [path for name in os.listdir(directory) if (path := _parse(directory, name)) is not None]
+    """In the order of their beginning. Whatever else lies in the directory, links too, is left alone."""
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    found = [path for name in names if (path := _parse(directory, name)) is not None]
     return sorted(found, key=lambda path: path.path)
 
 

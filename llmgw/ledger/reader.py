@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
 
 from llmgw._core.record import RECORD_MAX_BYTES
-from llmgw.ledger.names import BLOCK_BYTES, SUPERVISOR, UNWRITTEN, LedgerPath, files_in, stamp_of
+from llmgw.ledger.names import BLOCK_BYTES, SUPERVISOR, UNWRITTEN, LedgerPath, files_in, moment_of, stamp_of
 
 Record = dict[str, Any]  # docs/ledger.md
 
-# What sums need of a record; later versions may add to it.
-FIELDS: Final = frozenset(
-    (
-        *("ts", "attempt_id", "tenant_id", "key_name", "user", "tags", "model_requested", "model"),
-        *("provider_used", "input_tokens", "output_tokens", "cached_tokens", "cost_usd_micro", "charged"),
-    )
-)
+# What sums need of a record, and its types; later versions may add to it.
+FIELDS: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("ts", "attempt_id"), (str,)),
+    **dict.fromkeys(("tenant_id", "key_name", "user"), (str, type(None))),
+    **dict.fromkeys(("model_requested", "model", "provider_used"), (str, type(None))),
+    "tags": (list,),
+    **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), (int,)),
+    "cost_usd_micro": (int, type(None)),
+    "charged": (bool,),
+}
+STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+AMOUNT_MAX: Final = 1 << 60  # as limits count
 TORN: Final = b""  # stands for a line without its end
 # How far a record's `ts` may lie from what its file says of itself: a request's whole time, and steps of
 # the wall clock. It decides only which files are opened.
@@ -82,7 +88,25 @@ def record_of(line: bytes) -> Record | None:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return record if isinstance(record, dict) and record.keys() >= FIELDS else None
+    return record if isinstance(record, dict) and is_sound(record) else None
+
+
+def is_sound(record: Record) -> bool:
+    return (
+        record.keys() >= FIELDS.keys()
+        and all(type(record[name]) in kinds for name, kinds in FIELDS.items())
+        and all(type(tag) is str for tag in record["tags"])
+        and all(abs(value) <= AMOUNT_MAX for value in record.values() if type(value) is int)
+        and is_stamp(record["ts"])
+    )
+
+
+def is_stamp(text: str) -> bool:
+    """In the very form of `stamp_of`: such texts are compared."""
+    try:
+        return STAMP.fullmatch(text) is not None and moment_of(text) >= 0
+    except ValueError:
+        return False
 
 
 def lines_of(path: str) -> Iterator[bytes]:

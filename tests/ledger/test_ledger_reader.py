@@ -3,10 +3,11 @@
 import os
 import tracemalloc
 
+import orjson
 import pytest
 from ledgerkit import DAY_S, NOVEMBER_S, record
 
-from llmgw.ledger import Reader, append_crashed, recover
+from llmgw.ledger import Reader, append_crashed, expire, recover
 from llmgw.ledger import reader as reading
 from llmgw.ledger.names import files_in, name_of
 
@@ -173,3 +174,38 @@ def test_memory_does_not_grow_with_the_ledger(directory):
         assert tracemalloc.get_traced_memory()[1] < 6 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("ts", value) for value in (7, None, "yesterday", "2026-13-01T00:00:00.000Z", "2026-11-01")),
+        *(
+            (name, value)
+            for name in ("input_tokens", "output_tokens")
+            for value in (None, "7", 1.5, 10**18 * 9)
+        ),
+        *(("cost_usd_micro", value) for value in ("12", True, [])),
+        *(("tags", value) for value in (None, "x", [1])),
+        *(("tenant_id", 5), ("charged", 1), ("attempt_id", None)),
+    ],
+)
+def test_a_record_with_a_wrong_value_is_left_out_and_counted(directory, field, value):
+    wrong = orjson.dumps({**orjson.loads(record("wrong")), field: value}) + b"\n"
+    left(directory, record("a1") + wrong + record("a2"))
+    left(directory, wrong, writer="supervisor")
+    reader = Reader(directory)
+    assert found(reader) == ["a1", "a2"]
+    assert reader.torn_lines == 2
+
+
+def test_what_is_no_file_is_passed_over_whatever_its_name(directory, tmp_path):
+    left(directory, record("a1"))
+    os.mkdir(os.path.join(directory, name_of(NOVEMBER_S, "s1")))
+    os.symlink(tmp_path / "elsewhere", os.path.join(directory, name_of(NOVEMBER_S, "s2")))
+    os.symlink(directory, os.path.join(directory, name_of(NOVEMBER_S, "supervisor")))
+    assert found(Reader(directory)) == ["a1"]
+    assert recover(directory).files == 0
+    append_crashed(directory, record("c1", recovered=True))
+    assert found(Reader(directory)) == ["a1", "c1"]
+    assert expire(directory, DAY_S, NOVEMBER_S + 9 * DAY_S) == 1

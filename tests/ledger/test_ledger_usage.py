@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -185,3 +187,10 @@ def test_without_a_configuration_it_is_where_serve_without_one_keeps_it(tmp_path
     append_crashed(str(tmp_path / "llmgw" / "ledger"), record("a1", tenant_id="from-home"))
     assert main(["usage"]) == 0
     assert "from-home" in capsys.readouterr().out
+
+
+def test_what_cannot_be_printed_is_told_in_one_line(tmp_path):
+    words = [sys.executable, "-m", "llmgw", "usage", "--ledger", str(tmp_path)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, "standard output: No space left on device\n")
