@@ -48,6 +48,7 @@ from llmgw.waiting import WaitingRoom
 
 # Of an endpoint, in what is kept for a crash: paths come from clients.
 ENDPOINT_MAX: Final = 64
+REQUESTED_MAX: Final = 128  # of the model's name that was asked for
 # While one lease is fetched another may be used up by others.
 LEASE_TRIES: Final = 3
 # The shortest wait for a target: others may be quicker to take its place.
@@ -207,6 +208,7 @@ class Admission:
             plan.label,
             model,
             call.endpoint[:ENDPOINT_MAX],
+            (call.model_requested or "")[:REQUESTED_MAX],
             "",
         )
         price, bounds = price_of(plan.model, target, model), bounds_of(plan.model, model)
@@ -223,7 +225,7 @@ class Admission:
             bounds.max_input_tokens or -1,
             bounds.max_output_tokens or -1,
             encoding_of(model) if plan.model is not None and plan.model.estimate == "exact" else "",
-            "\0".join(names).encode("utf-8", "replace"),
+            "\0".join(name.replace("\0", "") for name in names).encode("utf-8", "replace"),
         )
 
     def ask(self, call: Call, facts: Skim | None, permit: Permit) -> Ask:

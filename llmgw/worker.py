@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -153,12 +154,16 @@ class Worker:
         limiter = Limiter(segment, slot.index)
         queue = Queue(config.queue.max_waiting)
         waiting = WaitingRoom(queue, limiter, self.metrics, slot.wake_fds)
+        if unwritten := segment.unwritten(slot.index):  # of the slot's worker before, which was killed
+            self.metrics.ledger_lost(unwritten)
+            segment.note_unwritten(slot.index, 0)
         ledger = LedgerFile(
             config.ledger.path,
             slot.index,
             max_file_bytes=config.ledger.max_file_bytes,
             sync_s=config.ledger.sync_s,
             on_error=self.metrics.ledger_lost,
+            on_backlog=partial(segment.note_unwritten, slot.index),
         )
         leases = None
         if config.redis is not None:

@@ -640,7 +640,10 @@ cdef class Books:
             names += b"\0" + ",".join(ask.tags).encode() + b"\0" + (call.user or "").encode("utf-8", "replace")
             if is_beside:
                 names += b"\0beside"
-        hold.sent(names, attempt.id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd)
+        hold.sent(
+            names, attempt.id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd,
+            <long long>((call.received_s + max(call.queue_ms, 0) * 1e-3) * 1e6),
+        )
         return 0
 
     def take_over(self, Call call not None, Attempt attempt not None, Ask ask not None, long long billed_tokens):

@@ -9,7 +9,7 @@ from llmgw._core.window cimport IMAGE_BYTES, Row
 cdef enum:
     UNITS = 4
     PARTS_MAX = 32                  # rows of a hold
-    NAMES_MAX_BYTES = 512
+    NAMES_MAX_BYTES = 760
     SLOTS_MAX = 256                 # as many as `server.workers` may be
     LOCK_BYTES = 128
 
@@ -27,6 +27,7 @@ cdef struct HoldRecord:
     int64_t output_pusd
     int64_t request_pusd
     int64_t relayed_bytes           # of text, to the client
+    int64_t admitted_us             # wall clock
     int64_t where[PARTS_MAX]        # the bucket's number, or the period's start
     uint32_t rows[PARTS_MAX]
     char names[NAMES_MAX_BYTES]     # what the ledger needs where the worker dies
@@ -99,7 +100,7 @@ cdef class Hold:
     cdef readonly int64_t limit_requests, remaining_requests, reset_requests_us
     cdef readonly int64_t limit_tokens, remaining_tokens, reset_tokens_us
     cpdef sent(self, bytes names, uint64_t attempt_id, int64_t input_tokens, int64_t input_pusd,
-             int64_t output_pusd, int64_t request_pusd)
+             int64_t output_pusd, int64_t request_pusd, int64_t admitted_us=*)
     cpdef known(self, int64_t tokens, int64_t usd_micro)
     cpdef bytes lines(self)
     cpdef bytes snapshot(self)

@@ -160,10 +160,10 @@ cdef class Hold:
         return self.record.amounts[UNIT_USD] if self.record != NULL else 0
 
     cpdef sent(self, bytes names, uint64_t attempt_id, int64_t input_tokens, int64_t input_pusd,
-             int64_t output_pusd, int64_t request_pusd):
+             int64_t output_pusd, int64_t request_pusd, int64_t admitted_us=0):
         """The attempt goes out and may be billed: what it is and costs if nobody lives to settle it.
 
-        `names` is what `give_back` returns then; 512 bytes of it at most.
+        `names` is what `give_back` returns then; 760 bytes of it at most. `admitted_us`: unix time, 0: unknown.
         """
         cdef HoldRecord* record = self.record
         if record == NULL:
@@ -173,7 +173,7 @@ cdef class Hold:
         record.attempt_id = attempt_id
         record.input_tokens = input_tokens
         record.input_pusd, record.output_pusd, record.request_pusd = input_pusd, output_pusd, request_pusd
-        record.relayed_bytes = 0
+        record.relayed_bytes, record.admitted_us = 0, admitted_us
         in_order()
         record.state = SENT
 
@@ -292,8 +292,8 @@ cdef class Limiter:
     def give_back(self, int slot, int64_t now_us):
         """Settles what a dead worker left open, at what had gone to its clients.
 
-        [(names, attempt id, is it billed, input tokens, output tokens, micro-USD)], the amounts as far
-        as they are known. What leases had paid for is left to `take_owed`, of any worker. To be called by the
+        [(names, attempt id, is it billed, input tokens, output tokens, micro-USD, admitted in unix us)], the
+        amounts as far as they are known. What leases had paid for is left to `take_owed`, of any worker. To be called by the
         supervisor when the process is gone.
         """
         cdef HoldRecord* records = <HoldRecord*>(<Segment>self.segment).unit("holds", slot)
@@ -537,7 +537,7 @@ cdef class Limiter:
         record.amounts[UNIT_TOKENS], record.amounts[UNIT_USD] = tokens, usd_micro
         record.caller_parts = record.target_parts = 0
         record.names_bytes = 0
-        record.attempt_id = 0
+        record.attempt_id = record.admitted_us = 0
         hold = <Hold>Hold.__new__(Hold)
         hold._caller, hold._target, hold._is_batch = caller, target, is_batch
         memcpy(hold._amounts, record.amounts, sizeof(record.amounts))
@@ -1240,7 +1240,7 @@ cdef object lost(HoldRecord* record, int64_t* actual):
         actual[UNIT_TOKENS] = actual[UNIT_USD] = 0
     names = PyBytes_FromStringAndSize(record.names, min(max(record.names_bytes, 0), NAMES_MAX_BYTES))
     return (names, record.attempt_id, record.state != RESERVED, actual[UNIT_TOKENS] - output_tokens,
-            output_tokens, actual[UNIT_USD])
+            output_tokens, actual[UNIT_USD], record.admitted_us)
 
 
 cdef char* put_duration(char* at, int64_t value_us) noexcept:

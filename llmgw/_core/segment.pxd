@@ -12,6 +12,7 @@ cdef struct Worker:
     uint64_t lag_before_ns          # the worst in the window before
     int64_t waiting_interactive     # requests in the worker's queue
     int64_t waiting_batch
+    uint64_t unwritten              # records of the ledger that wait for disk; stays when the process is gone
     int64_t redis_state             # 0: the worker uses none, 1: away, 2: answers
 
 

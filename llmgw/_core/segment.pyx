@@ -48,7 +48,7 @@ ESTIMATES_BYTES = 1408 << 10                    # of some 1,000 models
 
 LIMITS_BYTES = 1 << 14                          # the limiter's lock, clock and undo record
 ROWS_BYTES = 16_384 * 1_272                     # a row for each limit of each subject
-HOLDS_BYTES = 16_384 * 1_024                    # address space of what a slot's requests have reserved
+HOLDS_BYTES = 16_384 * 1_280                    # address space of what a slot's requests have reserved
 TARGETS_BYTES = 3 << 20                         # of 1,024 targets and 256 providers
 TIERS_BYTES = 1_024 * 576
 RECENT_BYTES = 1 << 20
@@ -61,11 +61,11 @@ assert sizeof(Worker) <= WORKER_BYTES and sizeof(Supervisor) <= SUPERVISOR_BYTES
 def wanted(int workers):
     return [
         Region("supervisor", 1, 1, SUPERVISOR_BYTES, SUPERVISOR_BYTES),
-        Region("workers", 1, workers, WORKER_BYTES, WORKER_BYTES),
+        Region("workers", 2, workers, WORKER_BYTES, WORKER_BYTES),
         Region("estimates", 1, 1, ESTIMATES_BYTES, ESTIMATES_BYTES),
-        Region("limits", 3, 1, LIMITS_BYTES, LIMITS_BYTES),
-        Region("rows", 3, 1, ROWS_BYTES, ROWS_BYTES),
-        Region("holds", 1, workers, HOLDS_BYTES),
+        Region("limits", 4, 1, LIMITS_BYTES, LIMITS_BYTES),
+        Region("rows", 4, 1, ROWS_BYTES, ROWS_BYTES),
+        Region("holds", 2, workers, HOLDS_BYTES),
         Region("targets", 1, 1, TARGETS_BYTES, TARGETS_BYTES),
         Region("tiers", 1, 1, TIERS_BYTES, TIERS_BYTES),
         Region("recent", 1, workers, RECENT_BYTES, RECENT_BYTES),
@@ -125,9 +125,9 @@ cdef class Segment:
     def release(self, int slot):
         """The slot's process is gone: nothing of it is in flight any more. What it counted stays."""
         cdef Worker* worker = self.worker(slot)
-        cdef uint64_t restarts = worker.restarts
+        cdef uint64_t restarts = worker.restarts, unwritten = worker.unwritten
         memset(worker, 0, sizeof(Worker))
-        worker.restarts = restarts
+        worker.restarts, worker.unwritten = restarts, unwritten
 
     def count_restart(self, int slot):
         self.worker(slot).restarts += 1
@@ -156,7 +156,14 @@ cdef class Segment:
             worker.lag_ns = lag_ns
         worker.heartbeat_ns = now_ns
 
+    def note_unwritten(self, int slot, uint64_t records):
+        """So many records of the ledger wait in the slot's worker for disk."""
+        self.worker(slot).unwritten = records
+
     # What anybody may read.
+
+    def unwritten(self, int slot):
+        return self.worker(slot).unwritten
 
     def pid(self, int slot):
         return self.worker(slot).pid

@@ -51,7 +51,7 @@ class State(enum.Enum):
 class LedgerFile:
     """One for each worker, made in the worker: it starts a thread. `append` is for one thread.
 
-    `on_error` is told of lost lines, from either thread.
+    `on_error` is told of lost lines, from either thread; `on_backlog`, how many wait for disk at each change.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class LedgerFile:
         max_file_bytes: int,
         sync_s: float,
         on_error: Callable[[int], object],
+        on_backlog: Callable[[int], object] = lambda count: None,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         """Raises OSError where the directory is not ours or cannot be written; a full disk begins FULL."""
@@ -71,6 +72,7 @@ class LedgerFile:
         self._max_file_bytes = max(max_file_bytes, FILE_MIN_BYTES)
         self._sync_s = sync_s
         self._on_error = on_error
+        self._on_backlog = on_backlog
         self._wall_s = wall_s
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -147,6 +149,7 @@ class LedgerFile:
         if self._state is State.FULL and is_small:
             self._backlog.append(line)
             self._backlog_bytes += len(line)
+            self._on_backlog(len(self._backlog))
         else:
             self._on_error(1)
 
@@ -219,6 +222,7 @@ class LedgerFile:
                 self._make_room(len(self._backlog[0]))
                 self._backlog_bytes -= len(self._backlog[0])
                 self._copy(self._backlog.popleft())
+                self._on_backlog(len(self._backlog))
         except OSError as error:
             self._note_trouble("records wait in memory", error)
             return
@@ -304,6 +308,7 @@ class LedgerFile:
                 self._write_backlog()
             if self._backlog:
                 self._on_error(len(self._backlog))
+                self._on_backlog(0)
             file, self._file = self._file, None
             spare, self._next = self._next, None
         self._end_files()

@@ -61,6 +61,8 @@ class Estate:
     def on_death(self, slot: int) -> None:
         """Settles what the slot's worker left open, and writes the records that it could not."""
         self._board.release(slot)
+        if unwritten := self._segment.unwritten(slot):  # the next worker of the slot counts them
+            logger.error("ledger: %d records of worker %d waited for disk and are lost", unwritten, slot)
         lost = self._limiter.give_back(slot, self._limiter.now_us())
         if not lost:
             return
@@ -87,20 +89,27 @@ class Estate:
 
 
 def record_of(
-    names: bytes, attempt_id: int, is_billed: bool, input_tokens: int, output_tokens: int, usd_micro: int
+    names: bytes,
+    attempt_id: int,
+    is_billed: bool,
+    input_tokens: int,
+    output_tokens: int,
+    usd_micro: int,
+    admitted_us: int,
 ) -> bytes:
     """The ledger's line for an attempt whose worker died. `names` is what `Books` wrote into its hold."""
     parts = names.decode("utf-8", "replace").split("\0")
-    tenant, key, provider, label, model, endpoint, request_id, tags, user, beside = (parts + [""] * 10)[:10]
+    tenant, key, provider, label, model, endpoint, requested, request_id, tags, user, beside = (
+        parts + [""] * 11
+    )[:11]
     call = Call()
     call.request_id, call.tenant_id, call.key_name, call.user = request_id, tenant, key, user or None
     call.provider_used, call.model_used, call.model_requested, call.endpoint = (
         provider,
         model,
-        model,
+        requested,
         endpoint,
     )
-    call.received_s = time.time()
     return call_to_record(
         call,
         f"{attempt_id:016x}",
@@ -113,4 +122,5 @@ def record_of(
         output_tokens=output_tokens,
         usage_source="estimated" if is_billed else None,
         cost_usd_micro=usd_micro if is_billed else 0,
+        at_s=admitted_us / 1e6 if admitted_us else time.time(),
     )

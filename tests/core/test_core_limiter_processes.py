@@ -218,7 +218,7 @@ def test_a_hold_whose_settling_was_cut_short_is_given_back(segment, supervisor, 
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     found = supervisor.give_back(0, supervisor.now_us())
-    assert found == [(b"names", 7, True, 10, 0, 0)] and supervisor.repairs == 1
+    assert found == [(b"names", 7, True, 10, 0, 0, 0)] and supervisor.repairs == 1
     assert [supervisor.read(one, supervisor.now_us()) for one in gauges] == [(1, 0), (10, 0), (0, 0)]
 
 
@@ -296,7 +296,7 @@ def test_what_a_dead_workers_requests_came_to_is_as_far_as_they_had_come(segment
     sent.sent(b"sent", 1, 100, 2_000_000, 5_000_000, 3_000_000)
     half.sent(b"half", 2, 100, 2_000_000, 5_000_000, 3_000_000)
     ctypes.c_int64.from_address(half.progress).value = 41
-    known.sent(b"n" * 600, 3, 100, 1, 1, 1)
+    known.sent(b"n" * 800, 3, 100, 1, 1, 1, 17)
     known.known(130, 77)
     unsent.sent(b"unsent", 4, 100, 1, 1, 1)
     unsent.unsent()
@@ -304,11 +304,11 @@ def test_what_a_dead_workers_requests_came_to_is_as_far_as_they_had_come(segment
     found = supervisor.give_back(1, now_us)
     assert sorted(found) == sorted(
         [
-            (b"", 0, False, 0, 0, 0),
-            (b"sent", 1, True, 100, 0, 203),
-            (b"half", 2, True, 100, 11, 258),  # 200 + 55 + 3
-            (b"n" * 512, 3, True, 100, 30, 77),
-            (b"unsent", 4, False, 0, 0, 0),
+            (b"", 0, False, 0, 0, 0, 0),
+            (b"sent", 1, True, 100, 0, 203, 0),
+            (b"half", 2, True, 100, 11, 258, 0),  # 200 + 55 + 3
+            (b"n" * 760, 3, True, 100, 30, 77, 17),
+            (b"unsent", 4, False, 0, 0, 0, 0),
         ]
     )
     assert supervisor.read(requests, now_us) == (6, 0)
@@ -325,7 +325,7 @@ def test_a_record_that_is_used_again_says_nothing_of_who_had_it_before(segment, 
     hold.sent(b"first", 1, 100, 1, 1, 1)
     limiter.settle(hold, 5, 0, limiter.now_us())
     limiter.admit((one,), (), 5, 0, limiter.now_us())
-    assert supervisor.give_back(1, supervisor.now_us()) == [(b"", 0, False, 0, 0, 0)]
+    assert supervisor.give_back(1, supervisor.now_us()) == [(b"", 0, False, 0, 0, 0, 0)]
 
 
 def test_a_hold_that_went_to_another_target_settles_there_alone(segment, supervisor):

@@ -228,8 +228,8 @@ def test_a_request_without_limits_is_a_hold_like_any(segment):
     limiter = Limiter(segment, 0)
     hold = limiter.admit((), (), 5, 6, NOW_US)
     assert hold.is_open and (hold.tokens, hold.usd_micro, hold.limit_tokens, hold.lines()) == (5, 6, -1, b"")
-    hold.sent(b"names", 9, 5, 0, 0, 0)
-    assert Limiter(segment).give_back(0, NOW_US) == [(b"names", 9, True, 5, 0, 0)]
+    hold.sent(b"names", 9, 5, 0, 0, 0, 17)
+    assert Limiter(segment).give_back(0, NOW_US) == [(b"names", 9, True, 5, 0, 0, 17)]
 
 
 def test_a_settled_hold_is_inert():

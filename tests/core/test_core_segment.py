@@ -268,3 +268,10 @@ def test_forked_processes_see_one_segment(segment):
     assert os.waitpid(child, 0)[1] == 0
     assert total(segment) == 1000
     assert segment.heartbeat_ns(1) > 0
+
+
+def test_what_waited_for_disk_is_known_when_its_process_is_gone(path):
+    segment = Segment(path, 2)
+    segment.note_unwritten(1, 7)
+    segment.release(1)
+    assert (segment.unwritten(0), segment.unwritten(1)) == (0, 7)

@@ -231,6 +231,19 @@ def test_a_disk_that_is_full_from_the_start_is_no_end(opened, directory, lost, f
     assert lost == []
 
 
+def test_how_many_wait_for_disk_is_told_whenever_it_changes(opened, full):
+    """So that somebody knows who outlives the process."""
+    told = []
+    ledger = opened(on_backlog=told.append)
+    full.on = True
+    while len(told) < 3:
+        ledger.append(record())
+    full.on = False
+    ledger.tick()
+    assert told == [1, 2, 3, 2, 1, 0]
+    assert ledger.append(record()) and len(told) == 6
+
+
 def test_beyond_the_backlog_lines_are_lost_and_counted(opened, directory, lost, full):
     full.on = True
     ledger = opened()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from decimal import Decimal
 
 import pytest
@@ -18,6 +19,8 @@ from proofkit import (
     usage,
     with_callers,
 )
+
+from llmgw.ledger.names import stamp_of
 
 TEN_CENTS = {"budgets": [{"amount": "0.10", "period": "1h"}]}
 LIMITED = {
@@ -95,7 +98,9 @@ async def test_what_was_under_way_when_everything_was_killed_is_settled_at_the_n
     far, start_gateway, port
 ):
     tenant = {"limits": {"concurrent": 3}, **TEN_CENTS}
-    gateway = start_gateway(one_tenant(far, tenant, server={"port": port}), workers=2)
+    config = one_tenant(far, tenant, server={"port": port})
+    config["models"]["mock"]["targets"] = [{"provider": "up", "model": "the-providers-own"}]
+    gateway = start_gateway(config, workers=2)
     body = chat(stream=True, mock={"events": 20, "interval_s": "100ms"})
 
     async def ask(caller):
@@ -104,10 +109,13 @@ async def test_what_was_under_way_when_everything_was_killed_is_settled_at_the_n
     running = asyncio.ensure_future(with_callers([gateway], 3, ask))
     await far.wait(lambda mock: mock.seen.requests == 3)
     gateway.kill()
+    killed = stamp_of(time.time())
     assert all(answer is None or not answer.is_whole for answer in await running)
     start_again(gateway)
     assert [record["cost_usd_micro"] for record in records(gateway)] == [CENT_USD_MICRO] * 3
-    assert all(record["recovered"] for record in records(gateway))
+    for record in records(gateway):
+        assert record["recovered"] and record["ts"] < killed
+        assert (record["model_requested"], record["model_used"]) == ("mock", "the-providers-own")
     short = chat(stream=True, mock={"events": 2, "interval_s": "200ms"})
     answers = await with_callers([gateway], 3, lambda caller: caller.ask(short))
     assert [answer.status for answer in answers] == [200] * 3

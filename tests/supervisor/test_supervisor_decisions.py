@@ -4,9 +4,11 @@ import socket
 
 import pytest
 
+from llmgw._core.segment import Segment
 from llmgw.config import load
 from llmgw.supervisor.changeover import Changeover, State, needs_restart
 from llmgw.supervisor.channel import READ_BYTES, Channel, Kind, Message
+from llmgw.supervisor.estate import Estate
 from llmgw.supervisor.listen import Listening
 from llmgw.supervisor.worker import Limits, Worker, backoff_s
 
@@ -167,3 +169,14 @@ def test_an_ipv6_address_can_be_listened_on():
 def test_an_address_that_cannot_be_had_is_named_and_leaves_nothing_open():
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:0: Cannot assign requested address"):
         Listening(config("host: 192.0.2.1").server)
+
+
+def test_records_that_a_dead_worker_could_not_write_are_told_of(tmp_path, caplog):
+    segment = Segment(str(tmp_path / "state" / "segment"), 3)
+    given = load((YAML % "").replace("/nowhere", str(tmp_path)), source="gateway.yaml", environ={})
+    estate = Estate(given, segment)
+    assert not caplog.records
+    segment.note_unwritten(1, 7)
+    estate.on_death(1)
+    estate.close()
+    assert "7 records of worker 1 waited for disk and are lost" in caplog.text
