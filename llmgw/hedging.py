@@ -141,7 +141,6 @@ class Race:
     async def ask(self, attempt: Attempt) -> None:
         reply = await self.begin(attempt)
         if reply.connection.status >= CLIENT_ERROR and len(self.running) > 1:
-            attempt.may_be_billed = False
             self.spare = attempt, reply
         else:
             self.winner, self.reply = attempt, reply
