@@ -202,6 +202,7 @@ class Admission:
         model = target.model or asked
         shown = shown_model(plan.label, target, plan.model)
         names = (
+            "",  # of an attempt beside another, a word
             principal.tenant,
             principal.key_name,
             upstream.name,

@@ -21,6 +21,7 @@ from llmgw.config import HealthCheck
 from llmgw.dialects import OTHER
 from llmgw.errors import UpstreamError
 from llmgw.metrics import Metrics
+from llmgw.routing.causes import Cause, fallback_class, number_of
 from llmgw.routing.healths import Healths, to_us
 from llmgw.upstream import Upstream
 
@@ -81,6 +82,8 @@ class Check:
         outcome = await self.outcome()
         now_us = self.board.now_us()
         for health in self.targets:
+            if outcome != WELL:
+                health.blame(number_of(fallback_class(Cause(outcome))))
             health.checked(outcome == WELL, now_us, to_us(monotonic() - self.began_s))
         self.metrics.health_check(self.upstream.name, outcome)
 

@@ -312,10 +312,11 @@ class Gateway:
                 call.upstream_ms += (monotonic() - started_s) * 1e3
             if failpoint:
                 failpoint("last-byte")
+            if scanner is None or call.route is OTHER or scanner.is_final:
+                out.end()
             if scanner is not None and call.route is not OTHER:
                 call.is_events = scanner.error is None
                 judge_end(scanner)
-            out.end()
             reply.attempt.end(OK if call.status < 400 else IGNORED)
             self.books.settle(call, ask, facts, reply.usage(facts, call))
         except UpstreamError as error:

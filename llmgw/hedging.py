@@ -95,7 +95,7 @@ class Hedging:
     def lose(self, call: Call, ask: Ask, loser: Attempt, usage_of: UsageOf) -> None:
         now_us = self.board.now_us()
         if not loser.is_over:
-            if loser.hold is None:
+            if loser.hold is None and loser.outcome == "cancelled":
                 loser.way.health.first_byte(round((monotonic() - loser.began_s) * 1e6), now_us)
             loser.end(IGNORED)
             ask.note(loser.way.shown, loser.outcome)

@@ -127,8 +127,8 @@ cdef class Ask:
     cdef public unsigned long long tried, barred
     cdef public int tries               # attempts at the permit's own ways
     cdef public dict refused_keys       # {bit of a way: bits of its keys that this request was refused with}, or None
-    cdef public unsigned long long keys_bit     # the way that may be asked at once with another key,
-    cdef public int next_key            # and that key; -1: none
+    cdef public unsigned long long keys_bit     # the way that failed last for its key's sake
+    cdef public int next_key            # the key with which it may be asked again at once; -1: none
     cdef public tuple further           # permits of other models that it may still fall back to; None: not yet known
     cdef public double deadline_s       # monotonic: when its caller gives up; infinite where it did not say
     cdef readonly list trail            # [(shown, word)], of what was passed over or failed

@@ -636,10 +636,11 @@ cdef class Books:
         """The hold, which attempt it stands for if nobody lives to settle it."""
         cdef Way way = attempt.way
         names = way._names + call.request_id.encode()
-        if ask.tags or call.user or is_beside:
-            names += b"\0" + ",".join(ask.tags).encode() + b"\0" + (call.user or "").encode("utf-8", "replace")
-            if is_beside:
-                names += b"\0beside"
+        if is_beside:
+            names = b"beside" + names
+        if ask.tags or call.user:
+            user = (call.user or "").replace("\0", "")
+            names += b"\0" + ",".join(ask.tags).encode() + b"\0" + user.encode("utf-8", "replace")
         hold.sent(
             names, attempt.id, ask.input_tokens, way._input_pusd, way._output_pusd, way.request_pusd,
             <long long>((call.received_s + max(call.queue_ms, 0) * 1e-3) * 1e6),

@@ -525,7 +525,7 @@ cdef class Health:
         self._board.unlock()
 
     cpdef void throttled(self, int64_t now_us) except *:
-        """The provider answered 429. To be told before the rest that it asked for."""
+        """The provider answered 429. To be told before the rest that it asked for, which would look like an earlier one."""
         cdef TargetRow* row = self.row
         self._board.lock()
         row.seen_us = max(row.seen_us, now_us)

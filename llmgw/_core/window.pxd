@@ -82,10 +82,10 @@ cdef inline int part_of(const Row* row, int64_t at_us) noexcept nogil:
 
 
 cdef inline void mark_period(Row* row, int64_t now_us) noexcept nogil:
-    """Keeps what was used, plus 1, when this part of the period was first seen."""
+    """Keeps what was used for good, plus 1, when this part of the period was first seen: that only rises."""
     cdef int part = part_of(row, now_us)
     if part >= 0 and row.buckets[1 + part] == 0:
-        row.buckets[1 + part] = row.used + 1
+        row.buckets[1 + part] = row.used - row.reserved + 1
 
 
 cdef inline int64_t used_since(const Row* row, int64_t at_us) noexcept nogil:

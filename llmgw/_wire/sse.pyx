@@ -55,6 +55,11 @@ cdef class EventScanner:
         buffer_free(&self.out)
 
     @property
+    def is_final(self):
+        """It ended as its protocol has it; for a typed stream, an error's event is such an end."""
+        return self.is_terminal and (self.error is None or self.terminal_types is not None)
+
+    @property
     def pending_bytes(self):
         """Bytes of an unfinished event that wait for the rest of it."""
         return self.pending.size

@@ -317,8 +317,10 @@ cdef class Connection(Feeder):
         if held:
             self.relay_pieces(held)
         if self.error is not None:
+            self.leave_outlet()
             self.signal.fail(self.error)
         elif self.is_whole:
+            self.leave_outlet()
             self.signal.wake()
         elif outlet.is_slow:
             self.pause_feed()

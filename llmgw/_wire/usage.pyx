@@ -166,14 +166,27 @@ cpdef Usage reported_usage(bytes raw, bytes first=None):
     None where they tell nothing that can be charged.
     """
     cdef Counts counts
+    cdef Counts begun
     if raw is None and first is None:
         return None
     counts.read = counts.written = counts.total = counts.cached = counts.cache_made = counts.cache_read = NOT_TOLD
     counts.is_prompt = False
-    if first is not None:
-        if not read_counts(first, &counts):
-            return None
-        counts.written = NOT_TOLD          # of an answer that had only begun
+    begun = counts
+    if first is not None and not read_counts(first, &begun):
+        return None
     if raw is not None and not read_counts(raw, &counts):
         return None
+    if first is not None:                  # its count of what was written is of an answer that had only begun
+        keep_told(&counts.read, begun.read)
+        keep_told(&counts.cached, begun.cached)
+        keep_told(&counts.cache_made, begun.cache_made)
+        keep_told(&counts.cache_read, begun.cache_read)
+        keep_told(&counts.total, begun.total)
+        counts.is_prompt = counts.is_prompt or begun.is_prompt
     return usage_of(&counts)
+
+
+cdef inline void keep_told(long long* count, long long before) noexcept nogil:
+    """A count that was told stays where nothing, or none, is told later."""
+    if count[0] == NOT_TOLD or (count[0] == 0 and before > 0):
+        count[0] = before

@@ -14,7 +14,7 @@ SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?", re.ASCII)
 TIMEOUT_MAX_S = 86_400.0
 TIMEOUT_MAX_CHARS = 64
 # 1m30s: each with its unit.
-PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
+PARTS = re.compile(r"(?:\d{1,9}(?:\.\d{1,6})?(?:ms|s|m|h|d))+", re.ASCII)
 PART = re.compile(r"[\d.]+[a-z]+")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

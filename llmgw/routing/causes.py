@@ -182,7 +182,7 @@ def class_of_absence(verdicts: Sequence[tuple[int, str]]) -> str:
     The last one's word counts, as it would had all been asked in their order.
     """
     blamed, word = verdicts[-1] if verdicts else (0, "")
-    if blamed:
+    if blamed and word != "paced":
         return CLASSES[blamed - 1]
     return Cause.RATE_LIMIT.value if word in PAUSES else Cause.SERVER_ERROR.value
 

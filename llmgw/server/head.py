@@ -24,7 +24,6 @@ ONCE = (
     "Content-Type",
     "Content-Encoding",
     "Idempotency-Key",
-    "traceparent",
     "x-llmgw-max-wait",
     "x-llmgw-priority",
     "x-llmgw-tags",
@@ -39,12 +38,16 @@ def fill(call: Call, request: web.BaseRequest, max_head: int, *, keeps_head: boo
     if request.version not in VERSIONS:
         raise BadRequest("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
     headers = request.headers
-    for name in ONCE:
-        if len(headers.getall(name, ())) > 1:
-            raise BadRequest(f"The header {name} came twice.", param=name.lower())
     size = len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
     if size > max_head:
         raise HeadTooLarge("The request's headers are too large.")
+    path, _, query = request.raw_path.partition("?")
+    check_url(request.method, path, query)
+    call.method = request.method
+    call.endpoint = path
+    for name in ONCE:
+        if len(headers.getall(name, ())) > 1:
+            raise BadRequest(f"The header {name} came twice.", param=name.lower())
     if headers.get("Content-Encoding", "identity").lower() not in CODINGS:
         raise BadRequest("This content coding is not served here.")
     if headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
@@ -55,15 +58,12 @@ def fill(call: Call, request: web.BaseRequest, max_head: int, *, keeps_head: boo
         raise BadRequest("This expectation cannot be met.")
     if headers.get("Upgrade", "").lower() == "websocket":
         raise BadRequest("Upgrades are not served here.")
-    path, _, query = request.raw_path.partition("?")
-    check_url(request.method, path, query)
-    call.method = request.method
-    call.endpoint = path
     call.credential = credential_of(headers)
     call.content_type = printable(headers, "Content-Type")
     call.accept = printable(headers, "Accept")
     call.idempotency_key = printable(headers, "Idempotency-Key") or None
-    call.traceparent = printable(headers, "traceparent") or None
+    if len(headers.getall("traceparent", ())) == 1:  # of two, neither is to be trusted; it decides nothing
+        call.traceparent = printable(headers, "traceparent") or None
     call.beta = printable(headers, "OpenAI-Beta") or None
     call.max_wait = printable(headers, "x-llmgw-max-wait") or None
     call.priority = printable(headers, "x-llmgw-priority") or None

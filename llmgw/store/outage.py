@@ -75,10 +75,11 @@ class Outage:
             elif watch is not None and watch not in self.lost:
                 self._remember(watch, reply.epoch, reply.time_us)
         if is_loss:
-            self._store.counters.losses += 1
-            for watch in self._watches:
-                if watch.tag == call.tag and self._is_new(watch, reply.epoch):
-                    self._note_loss(watch, reply.epoch, reply.since_us if watch.epoch == call.epoch else 0)
+            new = [w for w in self._watches if w.tag == call.tag and self._is_new(w, reply.epoch)]
+            known = len(self.lost)
+            for watch in new:
+                self._note_loss(watch, reply.epoch, reply.since_us if watch.epoch == call.epoch else 0)
+            self._store.counters.losses += len(self.lost) > known
 
     def _is_new(self, watch: Watch, epoch: int) -> bool:
         """Whether another memory has counted what the machine used; none has before the first word."""
@@ -92,11 +93,13 @@ class Outage:
         self._limiter.hear(watch.gauge, epoch, heard_us, self._limiter.now_us())
 
     def _note_loss(self, watch: Watch, epoch: int, since_us: int) -> None:
+        """The copy's moment says what anybody had told by then; ours is when this machine was heard last."""
         self._pending.drop(watch.row.key)
-        if self._limiter.heard(watch.gauge)[0] == epoch:  # another worker has charged it
+        counted, heard_us = self._limiter.heard(watch.gauge)
+        if counted == epoch:  # another worker has charged it
             self._remember(watch, epoch, 0)
         else:
-            self.lost[watch] = epoch, since_us
+            self.lost[watch] = epoch, min(since_us, heard_us)
 
     def collect(self, watch: Watch, now_us: int) -> None:
         """What Redis does not know of: admitted under a cap, by whichever worker, or left by a dead one.
@@ -269,12 +272,13 @@ class Outage:
         if not lost:
             return
         now_us = self._limiter.now_us()
+        late_us = round(self._store.deadline_s * 1e6)  # a reply's way back, by which the offset is too small
         calls: list[Call] = []
         charged: list[tuple[Watch, int]] = []
         for watch, (epoch, since_us) in lost.items():
             if watch.is_slots:  # they are named in the next look
                 continue
-            at_us = since_us - (self.offset_us or 0) if since_us else 0
+            at_us = since_us - (self.offset_us or 0) - late_us if since_us else 0
             used = self._limiter.used_since(watch.gauge, at_us, now_us)
             used += self._limiter.lease_left(watch.gauge, now_us)
             self._limiter.take_unused(watch.gauge, now_us)  # Redis does not count it any more

@@ -99,7 +99,7 @@ def record_of(
 ) -> bytes:
     """The ledger's line for an attempt whose worker died. `names` is what `Books` wrote into its hold."""
     parts = names.decode("utf-8", "replace").split("\0")
-    tenant, key, provider, label, model, endpoint, requested, request_id, tags, user, beside = (
+    beside, tenant, key, provider, label, model, endpoint, requested, request_id, tags, user = (
         parts + [""] * 11
     )[:11]
     call = Call()

@@ -57,7 +57,8 @@ def run(
         path = _segment_path(config, listening)
         segment = _patiently(lambda: Segment(path, config.server.workers))
     except OSError as error:
-        logger.error("state directory: %s: %s", error.filename, error.strerror)
+        where = error.filename or config.server.state_dir
+        logger.error("state directory: %s: %s", where, error.strerror)
         listening.close()
         return 1
     try:

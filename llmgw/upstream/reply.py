@@ -86,8 +86,8 @@ class Reply:
         return call.route.costs_tokens or (self.scanner is not None and bool(call.model_requested))
 
     def is_charged_by_text(self, call: Call) -> bool:
-        """Where nothing is known of it but how much of it went to the client."""
-        if self.connection.status >= 400 or call.method != "POST":
+        """Whether a crash is charged by the bytes relayed: only where they are text that a model wrote."""
+        if self.connection.status >= 400 or call.method in FREE:
             return False
         return call.route.is_text and self.costs_tokens(call)
 

@@ -81,7 +81,7 @@ async def test_a_response_that_failed_goes_out_as_it_is_and_counts_as_broken(gat
     body = json.dumps({"model": "mock", "input": "hi", "stream": True}).encode()
     answer = await exchange(gateway.port, post(body, "/v1/responses"))
     assert [json.loads(data) for data in answer.events] == [created, failed]
-    assert not answer.is_whole
+    assert answer.is_whole, "that is how such a stream ends"
     line = await gateway.log_line()
     assert (line["error_code"], line["usage_source"]) == ("upstream_error", "reported")
     assert (line["input_tokens"], line["output_tokens"]) == (5, 7)

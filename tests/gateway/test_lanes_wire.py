@@ -219,9 +219,17 @@ async def test_a_header_that_decides_something_and_comes_twice_is_400(gateway, f
     assert far.requests == 0
 
 
+async def test_of_two_traceparents_neither_counts(gateway, far):
+    trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = await exchange(gateway.port, post(chat(), "/v1/chat/completions", trace, trace))
+    assert answer.status == 200
+    (arrival,) = far.seen
+    assert arrival.values("traceparent") == []
+    assert (await gateway.log_line())["trace_id"] is None
+
+
 ONCE_ONLY = {
     "idempotency-key": "a",
-    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "x-llmgw-max-wait": "2s",
     "x-llmgw-priority": "batch",
     "x-llmgw-tags": "a",

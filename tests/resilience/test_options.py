@@ -51,7 +51,9 @@ async def test_a_caller_that_waits_so_long_gets_an_answer_or_an_error_by_then(
 
 
 @LANES
-@pytest.mark.parametrize("value", ["0", "-1s", "soon", "1e9", "1m30", "s1", "nan"])
+@pytest.mark.parametrize(
+    "value", ["0", "-1s", "soon", "1e9", "1m30", "s1", "1234567890ms", "1.1234567s", "nan"]
+)
 async def test_a_patience_that_is_none_is_a_client_error(gateway: Gateway, spell: Spell, value: str) -> None:
     answer = await exchange(gateway.port, spell(chat(model="alone"), PATH, f"x-llmgw-timeout: {value}"))
     assert (answer.status, answer.error["param"]) == (400, "x-llmgw-timeout")
