@@ -199,6 +199,20 @@ def test_workers_of_a_machine_have_its_leases_in_common(path, tokens):
     assert admit(other, tokens, now_us=now_us).lacking == (tokens,)
 
 
+def test_what_was_reserved_at_a_mark_and_given_back_since_hides_nothing_that_was_used():
+    limiter, start_us = Limiter(), 1_000 * HOUR_US
+    day = Gauge(b"d" * 16, USD, CALENDAR, 10_000)
+    day.period_start_us, day.period_end_us = start_us, start_us + 24 * HOUR_US
+    at_us = start_us + HOUR_US
+    holds = [limiter.admit((day,), (), 0, 100, at_us) for _ in range(50)]
+    limiter.hear(day, 1, at_us, at_us)
+    for hold in holds:
+        limiter.settle(hold, 0, 10, at_us)
+    later_us = at_us + 4 * HOUR_US
+    limiter.settle(limiter.admit((day,), (), 0, 3_000, later_us), 0, 3_000, later_us)
+    assert limiter.used_since(day, at_us + HOUR_US, later_us) >= 3_000
+
+
 def test_what_was_used_since_a_moment_is_told_to_the_bucket_or_two_parts_of_a_period():
     limiter, start_us = Limiter(), 1_000 * HOUR_US
     hour, month = Gauge(b"h" * 16, USD, HOUR_US, 1000), Gauge(b"m" * 16, USD, CALENDAR, 1000)
