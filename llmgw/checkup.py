@@ -21,7 +21,7 @@ from llmgw.config import HealthCheck
 from llmgw.dialects import OTHER
 from llmgw.errors import UpstreamError
 from llmgw.metrics import Metrics
-from llmgw.routing.causes import Cause, fallback_class, number_of
+from llmgw.routing.causes import class_number
 from llmgw.routing.healths import Healths, to_us
 from llmgw.upstream import Upstream
 
@@ -83,7 +83,7 @@ class Check:
         now_us = self.board.now_us()
         for health in self.targets:
             if outcome != WELL:
-                health.blame(number_of(fallback_class(Cause(outcome))))
+                health.blame(class_number(outcome))
             health.checked(outcome == WELL, now_us, to_us(monotonic() - self.began_s))
         self.metrics.health_check(self.upstream.name, outcome)
 

@@ -16,7 +16,7 @@ from llmgw._wire.call import Call
 from llmgw.admission import Resources, nobody_there, rest
 from llmgw.config import Config, Retry
 from llmgw.errors import UpstreamError, UpstreamTimeout
-from llmgw.routing.causes import Cause, fallback_class, number_of
+from llmgw.routing.causes import Cause, class_number, fallback_class
 from llmgw.routing.healths import to_us
 from llmgw.routing.retry import Step, StepKind, next_step
 
@@ -62,7 +62,7 @@ class Failover:
                 return
         leave(ask, attempt, failure)
         if cause in OF_KEY or not is_excused:
-            health.blame(number_of(fallback_class(cause)))
+            health.blame(class_number(cause))
         if is_throttle(failure):
             health.throttled(now_us)
         rest_key(attempt, failure, now_us)

@@ -29,7 +29,7 @@ from llmgw.dialects import OTHER, Usage
 from llmgw.errors import GatewayError, UpstreamBroken, UpstreamError
 from llmgw.failover import is_blameless, is_throttle, rest_key
 from llmgw.metrics import Metrics
-from llmgw.routing.causes import Cause, fallback_class, number_of
+from llmgw.routing.causes import class_number
 from llmgw.upstream import Reply
 from llmgw.upstream.reply import judge_end, unanswered_usage
 
@@ -190,7 +190,7 @@ class Mirrors:
             now_us = self.board.now_us()
             attempt.end(IGNORED if is_blameless(failure) else FAILED)
             if is_throttle(failure) or not is_blameless(failure):
-                health.blame(number_of(fallback_class(Cause(failure.cause))))
+                health.blame(class_number(failure.cause))
             if is_throttle(failure):
                 health.throttled(now_us)
             rest_key(attempt, failure, now_us)

@@ -81,9 +81,8 @@ class WaitingRoom:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        next_us = (
-            self._limiter.now_us() + AFTER_A_FAULT_US
-        )  # what fails must not end the waiting of all others
+        # What fails must not end the waiting of all others.
+        next_us = self._limiter.now_us() + AFTER_A_FAULT_US
         try:
             next_us = self.queue.pump(self._limiter.now_us()) if len(self.queue) else 0
         finally:

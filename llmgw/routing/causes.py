@@ -171,9 +171,9 @@ def fallback_class(cause: Cause) -> str:
     return cause.value if cause in NAMED else Cause.SERVER_ERROR.value
 
 
-def number_of(word: str) -> int:
-    """Of a class of causes, for the shared memory; 0 is for "unknown"."""
-    return CLASSES.index(word) + 1
+def class_number(cause: str) -> int:
+    """Of its class, for the shared memory; 0 is for "unknown"."""
+    return CLASSES.index(fallback_class(Cause(cause))) + 1
 
 
 def class_of_absence(verdicts: Sequence[tuple[int, str]]) -> str:

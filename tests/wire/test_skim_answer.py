@@ -7,22 +7,12 @@ from typing import Any
 
 import orjson
 import pytest
+from corpus_sse_model import TEXT_KEYS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmgw._wire.skim import skim_answer
 
-TEXT_KEYS = (
-    "content",
-    "text",
-    "arguments",
-    "reasoning_content",
-    "refusal",
-    "reasoning",
-    "thinking",
-    "partial_json",
-    "transcript",
-)
 COMPLETION = orjson.dumps(
     {
         "id": "chatcmpl-1",
